@@ -1,0 +1,3 @@
+"""twinloop keeps a live digital twin of a process plant in step with its sensors."""
+
+from __future__ import annotations

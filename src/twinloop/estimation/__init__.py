@@ -1,0 +1,1 @@
+"""State estimation: filters, their consistency and their tuning."""

@@ -1,0 +1,1 @@
+"""Logs: ordered, bounded, durable rows of entries."""

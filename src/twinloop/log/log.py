@@ -1,0 +1,68 @@
+"""What a log promises.
+
+An *offset* is the position of one entry; the first is 0. "After n" means from n + 1 on, so a reader that
+has handled entry n asks for `read(after=n)`, and one that has handled nothing asks with `after=-1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Log", "LogStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogStats:
+    """Counters of a log.
+
+    Attributes:
+        first_offset, last_offset: oldest entry kept and newest; last < first when empty.
+        size_bytes: bytes held.
+        appended, trimmed: entries since this process opened the log.
+        commits: durable commits since then.
+    """
+
+    first_offset: int
+    last_offset: int
+    size_bytes: int
+    appended: int
+    trimmed: int
+    commits: int
+
+
+class Log(Protocol):
+    """An ordered, bounded, durable row of entries with one appending process and many readers."""
+
+    def append(self, entry: bytes, time_ns: int) -> Awaitable[int]:
+        """Take an entry now, in call order; awaiting gives its offset once it is durable.
+
+        Raises (when awaited):
+            LogError: the entry could not be made durable; nothing after it was either.
+        """
+        ...
+
+    def read(self, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
+        """Durable entries after an offset, ascending, at most `limit`; empty when there are none.
+
+        Raises:
+            LogError: entries after `after` were trimmed away, or cannot be read.
+        """
+        ...
+
+    async def wait(self, after: int) -> None:
+        """Return when an entry after the offset is durable."""
+        ...
+
+    def release(self, upto: int) -> None:
+        """Entries up to and including the offset are no longer needed by the slowest reader."""
+        ...
+
+    def stats(self) -> LogStats:
+        """Counters, cheap."""
+        ...
+
+    async def close(self) -> None:
+        """Make everything taken durable and let go of the files."""
+        ...

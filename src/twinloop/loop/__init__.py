@@ -1,0 +1,1 @@
+"""The loop: the fold, its cadence, its connections and its figures."""

@@ -1,0 +1,317 @@
+"""What stands in the logs: records in, outputs out, and their encoding.
+
+A record is one thing the fold must know; an `Outputs` is what folding one record gave. Both are encoded
+with MessagePack, columns as raw bytes: decoding runs no code from the log and copies no column.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum, unique
+from typing import Final
+
+import msgspec
+
+from twinloop.batch import Batch, Received
+from twinloop.errors import LogError
+
+__all__ = [
+    "DeadLetter",
+    "DeadLetters",
+    "DeadReason",
+    "Event",
+    "EventKind",
+    "Health",
+    "Link",
+    "LinkState",
+    "Outputs",
+    "Prediction",
+    "Record",
+    "Samples",
+    "Snapshot",
+    "Tick",
+    "decode_outputs",
+    "decode_record",
+    "encode_outputs",
+    "encode_record",
+]
+
+
+@unique
+class DeadReason(StrEnum):
+    """Why bytes could not become a sample."""
+
+    UNDECODABLE = "UNDECODABLE"
+    """Not the format the plant file names."""
+    UNKNOWN_TAG = "UNKNOWN_TAG"
+    """The address leads to no tag of the plant file."""
+    WRONG_UNIT = "WRONG_UNIT"
+    """The unit is unknown or cannot become the tag's unit."""
+    NOT_NUMERIC = "NOT_NUMERIC"
+    """The value is a text, or there is none."""
+    BAD_TIMESTAMP = "BAD_TIMESTAMP"
+    """The timestamp cannot be read."""
+    BAD_QUALITY = "BAD_QUALITY"
+    """The quality is no known word or code."""
+    TOO_LARGE = "TOO_LARGE"
+    """The payload is longer than `max_payload`; only its head is kept."""
+
+
+@unique
+class EventKind(StrEnum):
+    """What happened, for the event stream and the dashboard."""
+
+    STATUS = "STATUS"
+    """A tag's severity changed; `why` names the reasons."""
+    REBASELINED = "REBASELINED"
+    """After k outliers in a row the level has moved: statistics begin anew."""
+    HEALTH = "HEALTH"
+    """An asset's sync health changed."""
+    DIVERGED = "DIVERGED"
+    """A belief stopped making sense and was reset."""
+    LINK_UP = "LINK_UP"
+    """A source is connected."""
+    LINK_DOWN = "LINK_DOWN"
+    """A source was lost or refused; `why` says how."""
+    ADDRESS_LOST = "ADDRESS_LOST"
+    """One address of a source (a node) cannot be read; it is quarantined and retried."""
+    ADDRESS_FOUND = "ADDRESS_FOUND"
+    """A quarantined address can be read again."""
+    OVERRUN = "OVERRUN"
+    """A cycle took longer than its period; the next tick carries the number missed."""
+
+
+@unique
+class Health(StrEnum):
+    """How far an asset's twin is in step with its plant."""
+
+    STARTING = "STARTING"
+    IN_SYNC = "IN_SYNC"
+    LAGGING = "LAGGING"
+    STALE = "STALE"
+    DIVERGED = "DIVERGED"
+
+
+@unique
+class LinkState(StrEnum):
+    """What a source says about itself or one of its addresses."""
+
+    UP = "up"
+    DOWN = "down"
+    ADDRESS_LOST = "address_lost"
+    ADDRESS_FOUND = "address_found"
+
+
+class Samples(msgspec.Struct, frozen=True, tag="samples"):
+    """Received samples, as the column bytes of `Received.buffers()`."""
+
+    columns: list[bytes]
+
+    @classmethod
+    def pack(cls, received: Received) -> Samples:
+        """The record of some received samples."""
+        return cls(received.buffers())
+
+    def unpack(self) -> Received:
+        """The received samples, over the record's own memory."""
+        return Received.from_buffers(self.columns)
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """Bytes that could not become a sample, kept whole with where they came from and why.
+
+    Attributes:
+        time: arrival, ns since epoch UTC.
+        source: the source's name in the plant file.
+        origin: topic, NodeId or file and line.
+        raw: the bytes as received.
+        reason: a `DeadReason`.
+        detail: what was wrong, in words.
+    """
+
+    time: int
+    source: str
+    origin: str
+    raw: bytes
+    reason: DeadReason
+    detail: str
+
+
+class DeadLetters(msgspec.Struct, frozen=True, tag="dead"):
+    """Dead letters a source found; records too, so that they are durable before the ack."""
+
+    letters: list[DeadLetter]
+
+
+class Tick(msgspec.Struct, frozen=True, tag="tick"):
+    """Time itself, as a record: the fold reads no other clock.
+
+    Attributes:
+        time: the scheduled time, ns since epoch UTC.
+        tiers: the cycle tiers due, as their periods in ns, ascending.
+        missed: cycles that fell out because an earlier one took too long.
+    """
+
+    time: int
+    tiers: list[int]
+    missed: int = 0
+
+
+class Link(msgspec.Struct, frozen=True, tag="link"):
+    """A source came, went, or lost or found one address.
+
+    Attributes:
+        time: ns since epoch UTC.
+        source: the source's name in the plant file.
+        state: a `LinkState`.
+        address: the node concerned; empty for the whole source.
+        why: one sentence for a person; no secrets.
+    """
+
+    time: int
+    source: str
+    state: LinkState
+    address: str = ""
+    why: str = ""
+
+
+Record = Samples | DeadLetters | Tick | Link
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something a person may want to know, once.
+
+    Attributes:
+        time: ns since epoch UTC.
+        subject: full tag name, asset or source.
+        kind: an `EventKind`.
+        before: the state left; empty where there was none.
+        after: the state entered.
+        why: reasons or a sentence.
+    """
+
+    time: int
+    subject: str
+    kind: EventKind
+    before: str = ""
+    after: str = ""
+    why: str = ""
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """What the model says one output will be, beside what doing nothing would say.
+
+    Attributes:
+        output: the model's output name (or its state's), in `unit`.
+        unit: engineering unit of the numbers.
+        now: the value the prediction starts from.
+        value: the model's value `horizon_s` later.
+        persistence: the value if nothing changed (the honest baseline).
+    """
+
+    output: str
+    unit: str
+    now: float
+    value: float
+    persistence: float
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One asset's twin at one tick.
+
+    Attributes:
+        time: the tick's time, ns since epoch UTC.
+        asset: the asset's name.
+        health: sync health.
+        why: what the health rests on; empty when IN_SYNC.
+        model: the model's name; empty where the asset has none.
+        state: state means by name, units in the name's suffix.
+        std: standard deviations of the states that have one.
+        horizon_s: how far ahead the predictions look, seconds; 0 without a model.
+        predictions: one per model output or named figure.
+        nis: mean normalised innovation squared over the asset's tags (1 is expected); NaN before any.
+    """
+
+    time: int
+    asset: str
+    health: Health
+    why: str = ""
+    model: str = ""
+    state: dict[str, float] = {}
+    std: dict[str, float] = {}
+    horizon_s: float = 0.0
+    predictions: list[Prediction] = []
+    nis: float = float("nan")
+
+
+class Outputs(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What folding one record gave: everything downstream of the fold reads only these.
+
+    Attributes:
+        covers: the offset of the record folded; ascending, so a store can skip what it has.
+        time: the newest time the fold knew, ns: the tick or arrival that caused this.
+        samples: judged and estimated rows, as `Batch.buffers()`; empty for none.
+        fills: substitutes for bad or missing values, as `Batch.buffers()`; never rows of history.
+        events, snapshots, dead: see their types.
+        duplicates: redelivered samples that were folded once and left out here.
+    """
+
+    covers: int
+    time: int
+    samples: list[bytes] = []
+    fills: list[bytes] = []
+    events: list[Event] = []
+    snapshots: list[Snapshot] = []
+    dead: list[DeadLetter] = []
+    duplicates: int = 0
+
+    def batch(self) -> Batch:
+        """The judged rows."""
+        return Batch.from_buffers(self.samples) if self.samples else Batch.empty()
+
+    def filled(self) -> Batch:
+        """The substitutes."""
+        return Batch.from_buffers(self.fills) if self.fills else Batch.empty()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing a reader could want."""
+        return not (self.samples or self.fills or self.events or self.snapshots or self.dead)
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_record_decoder: Final[msgspec.msgpack.Decoder[Record]] = msgspec.msgpack.Decoder(Record)
+_outputs_decoder: Final = msgspec.msgpack.Decoder(Outputs)
+
+
+def encode_record(record: Record) -> bytes:
+    """A record's bytes for the log."""
+    return _encoder.encode(record)
+
+
+def decode_record(data: bytes) -> Record:
+    """The inverse of `encode_record`.
+
+    Raises:
+        LogError: the bytes are not a record.
+    """
+    try:
+        return _record_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise LogError(f"a log entry is not a record: {error}") from error
+
+
+def encode_outputs(outputs: Outputs) -> bytes:
+    """The bytes of some outputs for the output log."""
+    return _encoder.encode(outputs)
+
+
+def decode_outputs(data: bytes) -> Outputs:
+    """The inverse of `encode_outputs`.
+
+    Raises:
+        LogError: the bytes are not outputs.
+    """
+    try:
+        return _outputs_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise LogError(f"an output log entry cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""The demo plant: simulated reactors behind a real broker and a real OPC UA server."""

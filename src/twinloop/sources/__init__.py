@@ -1,0 +1,1 @@
+"""Sources hear the plant: MQTT, OPC UA, files, and the clock."""

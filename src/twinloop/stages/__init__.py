@@ -1,0 +1,1 @@
+"""Stages of the fold: pure steps with a state that can be kept."""

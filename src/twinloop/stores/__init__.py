@@ -1,0 +1,1 @@
+"""Stores: where history goes and questions are answered."""

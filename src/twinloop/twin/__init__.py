@@ -1,0 +1,1 @@
+"""Physical models, their integration, and the twin that drives them."""
