@@ -1,0 +1,56 @@
+# Everything a user or contributor runs. Each target does its own set-up.
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test test-long check format bench lock clean
+
+help:
+	@echo "make demo       the simulated plant and its twin, live (SECONDS=30 to end by itself)"
+	@echo "make test       set up and run the tests"
+	@echo "make test-long  the slow ones: large data, soaks"
+	@echo "make check      ruff, mypy, import layers, docs"
+	@echo "make bench      print the figures the documentation quotes"
+
+demo: $(VENV)/.core
+	$(BIN)/twinloop demo $(if $(SECONDS),--seconds $(SECONDS))
+
+test: $(VENV)/.dev
+	sh scripts/services.sh
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(VENV)/.dev
+	sh scripts/services.sh
+	$(BIN)/python -m pytest -m long --timeout 3600
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	sh scripts/services.sh
+	$(BIN)/python benchmarks/run.py
+
+# The locks carry hashes and no registry's address.
+lock: $(VENV)/.dev
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	    --all-extras pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	    --all-extras --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+$(VENV)/.core: requirements.lock pyproject.toml
+	sh scripts/setup.sh $(VENV) requirements.lock
+	touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml
+	sh scripts/setup.sh $(VENV) requirements-dev.lock
+	touch $@ $(VENV)/.core
+
+clean:
+	rm -rf $(VENV) .services .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Fetch the real brokers and servers the tests talk to. What cannot be had is left out: its tests then say
+# so and skip, or fail where CI=true.
+set -u
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo -n "$@"
+    else
+        return 1
+    fi
+}
+
+# apt names its packages; what a package puts on the PATH is what the tests look for.
+missing=""
+[ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null 2>&1 || missing="$missing mosquitto"
+command -v npm >/dev/null 2>&1 || missing="$missing npm"
+if [ -n "$missing" ] && command -v apt-get >/dev/null 2>&1; then
+    echo "installing for the tests:$missing"
+    as_root apt-get update -qq
+    # shellcheck disable=SC2086 - a list of names
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null ||
+        echo "could not install$missing; their tests will say so" >&2
+fi
+exit 0
