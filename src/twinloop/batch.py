@@ -145,8 +145,8 @@ class Batch(Columns):
         status: OPC UA status code; only ever lowered on the way.
         reasons: `twinloop.status.Reason` bits.
         arrival: ns by this host's clock when the sample came in.
-        estimate: the filter's value in the tag's unit; NaN before the tag's first good sample.
-        estimate_std: its standard deviation, tag units.
+        estimate: the filter's value in the tag's unit; NaN before the tag's first usable sample.
+        estimate_std: its standard deviation, tag units; NaN where the noise is not known or a tag is held.
         rate: the filter's rate of change, tag units per second.
     """
 
@@ -172,7 +172,7 @@ class Batch(Columns):
     rate: F64
 
     @classmethod
-    def raw(  # noqa: PLR0913 - one argument a column
+    def raw(
         cls,
         *,
         tag: npt.ArrayLike,

@@ -2,6 +2,7 @@
 
     TwinloopError
     ├── ConfigError       refuse to start; the message names file, line and key
+    ├── StartError        refuse to start for now: a port or a data directory is taken
     ├── LinkError         back off and connect again
     ├── PayloadError      put the bytes in the dead letters and go on
     ├── StoreBusy         wait, then deliver the same outputs again
@@ -21,6 +22,7 @@ __all__ = [
     "LogError",
     "PayloadError",
     "QueryError",
+    "StartError",
     "StoreBusy",
     "TwinloopError",
 ]
@@ -32,6 +34,10 @@ class TwinloopError(Exception):
 
 class ConfigError(TwinloopError):
     """The plant file, or what it names, cannot be used: nothing is started (exit code 2)."""
+
+
+class StartError(TwinloopError):
+    """Something this run needs for itself is taken or missing: nothing is started (exit code 1)."""
 
 
 class LinkError(TwinloopError):

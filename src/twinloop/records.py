@@ -15,6 +15,7 @@ from twinloop.batch import Batch, Received
 from twinloop.errors import LogError
 
 __all__ = [
+    "Alive",
     "DeadLetter",
     "DeadLetters",
     "DeadReason",
@@ -174,7 +175,19 @@ class Link(msgspec.Struct, frozen=True, tag="link"):
     why: str = ""
 
 
-Record = Samples | DeadLetters | Tick | Link
+class Alive(msgspec.Struct, frozen=True, tag="alive"):
+    """Series asked again whose answer had not changed: it renews their age and adds no sample.
+
+    Attributes:
+        time: arrival of the answer, ns since epoch UTC.
+        series: indices into the series dictionary.
+    """
+
+    time: int
+    series: list[int]
+
+
+Record = Samples | DeadLetters | Tick | Link | Alive
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -36,7 +36,7 @@ class Tag:
     Attributes:
         name: full name, `ASSET.tag`.
         asset: the asset's name.
-        unit: engineering unit, as pint reads it.
+        unit: engineering unit, as pint reads it; empty takes numbers as they come.
         low, high: instrument range; beyond it Bad.
         warn_low, warn_high: warn range; beyond it Uncertain.
         rate_limit: largest plausible change per second; inf switches the check off.
@@ -219,6 +219,8 @@ class Resolver:
         if index is None or tag is None:
             missing = f"no tag {name} in the plant file" if name else "no pattern leads to a tag"
             return Refusal(DeadReason.UNKNOWN_TAG, f"{source}: {address}: {missing}")
+        if not tag.unit:  # nobody said what its numbers mean: they are taken as they come
+            return Route(index, 1.0, 0.0)
         try:
             factor, offset = conversion(unit or tag.unit, tag.unit)
         except ConfigError as error:
