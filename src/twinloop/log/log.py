@@ -59,6 +59,10 @@ class Log(Protocol):
         """Entries up to and including the offset are no longer needed by the slowest reader."""
         ...
 
+    async def sync(self) -> None:
+        """Return when everything appended so far survives a power cut, also where appends do not wait."""
+        ...
+
     def stats(self) -> LogStats:
         """Counters, cheap."""
         ...

@@ -1,0 +1,306 @@
+"""The local log: a row of SQLite files, one row an entry, many entries a commit.
+
+While one commit is on its way to disk, the entries that arrive meanwhile gather for the next: a group
+commit without a waiting time, so a lone entry is durable after one commit and a flood shares few.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from twinloop.errors import LogError
+from twinloop.log.files import (
+    SUFFIX,
+    first_offset,
+    log_files,
+    open_file,
+    read_entries,
+    size_of,
+)
+from twinloop.log.log import LogStats
+
+__all__ = ["LocalLog"]
+
+_TAIL_BYTES: Final = 32 << 20
+_GROUP: Final = 2000
+
+
+@dataclass(slots=True)
+class _Pending:
+    data: bytes
+    time_ns: int
+    done: asyncio.Future[int]
+
+
+@dataclass(slots=True)
+class _Closed:
+    """A full file: nothing is appended to it any more."""
+
+    path: Path
+    last: int
+    newest_ns: int
+    size: int
+
+
+class LocalLog:
+    """A log in a directory of its own; made on the event loop that will use it.
+
+    Args:
+        directory: made where it is missing; one process appends, any number read.
+        max_bytes: bound on the bytes held; when it is reached and the slowest reader still needs the
+            oldest file, appends wait.
+        max_age_ns: files whose newest entry is older go, once every reader has them.
+        file_bytes: size at which the next file begins.
+        durable: commits survive a power cut; without, a killed process (what can be folded again).
+        first: the offset of the first entry, where the directory holds no log yet.
+
+    Raises:
+        LogError: the directory cannot be used.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_bytes: int = 10 << 30,
+        max_age_ns: int = 24 * 3600 * 10**9,
+        file_bytes: int = 64 << 20,
+        durable: bool = True,
+        first: int = 0,
+    ) -> None:
+        self._directory = directory
+        self._begin = first
+        self._max_bytes = max_bytes
+        self._max_age_ns = max_age_ns
+        self._file_bytes = min(file_bytes, max(max_bytes // 4, 1 << 16))
+        self._durable = durable
+        self._pending: deque[_Pending] = deque()
+        self._tail: dict[int, bytes] = {}
+        self._tail_bytes = 0
+        self._released = -1
+        self._counts = {"appended": 0, "trimmed": 0, "commits": 0}
+        self._changed = asyncio.Condition()
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"log-{directory.name}")
+        self._failure: LogError | None = None
+        self._closing = False
+        self._open_files()
+        self._writer = asyncio.create_task(self._write(), name=f"log-{directory.name}")
+
+    def _open_files(self) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LogError(f"the log directory {self._directory} cannot be made: {error}") from error
+        paths = log_files(self._directory)
+        if not paths:
+            paths = [self._path(self._begin)]
+        self._files: deque[_Closed] = deque()
+        for path, following in pairwise(paths):
+            self._files.append(self._survey(path, first_offset(following) - 1))
+        self._current = paths[-1]
+        self._db = open_file(self._current, durable=self._durable)
+        newest = self._db.execute("SELECT max(offset), max(time) FROM entries").fetchone()
+        self._durable_last = newest[0] if newest[0] is not None else first_offset(self._current) - 1
+        self._current_newest_ns = newest[1] or 0
+        self._next = self._durable_last + 1
+        self._current_size = size_of(self._current)
+
+    def _survey(self, path: Path, last: int) -> _Closed:
+        db = open_file(path, durable=self._durable)
+        newest = db.execute("SELECT max(time) FROM entries").fetchone()[0]
+        db.close()
+        return _Closed(path, last, newest or 0, size_of(path))
+
+    def _path(self, offset: int) -> Path:
+        return self._directory / f"{offset:020d}{SUFFIX}"
+
+    @property
+    def directory(self) -> Path:
+        """Where the files are."""
+        return self._directory
+
+    def append(self, entry: bytes, time_ns: int) -> Awaitable[int]:
+        """Take an entry in call order; see `Log.append`."""
+        if self._failure is not None:
+            raise self._failure
+        if self._closing:
+            raise LogError(f"the log {self._directory} is closed")
+        pending = _Pending(entry, time_ns, asyncio.get_running_loop().create_future())
+        self._pending.append(pending)
+        self._wake.set()
+        return pending.done
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._pending:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self._make_room()
+            group = self._next_group()
+            first = self._next
+            try:
+                await loop.run_in_executor(self._thread, self._commit, first, group)
+            except (sqlite3.Error, OSError) as error:
+                await self._fail(group, error)
+                return
+            await self._publish(first, group)
+
+    def _next_group(self) -> list[_Pending]:
+        """What waits, up to a commit's worth: the bound keeps the log within `max_bytes`."""
+        group: list[_Pending] = []
+        size = 0
+        while self._pending and len(group) < _GROUP and size < self._file_bytes // 2:
+            group.append(self._pending.popleft())
+            size += len(group[-1].data)
+        return group
+
+    def _commit(self, first: int, group: list[_Pending]) -> None:
+        rows = [(first + i, pending.time_ns, pending.data) for i, pending in enumerate(group)]
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany("INSERT INTO entries VALUES (?, ?, ?)", rows)
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    async def _publish(self, first: int, group: list[_Pending]) -> None:
+        self._next = first + len(group)
+        self._durable_last = self._next - 1
+        self._counts["appended"] += len(group)
+        self._counts["commits"] += 1
+        for offset, pending in enumerate(group, first):
+            self._keep(offset, pending.data)
+            self._current_size += len(pending.data) + 16
+            self._current_newest_ns = max(self._current_newest_ns, pending.time_ns)
+            if not pending.done.done():
+                pending.done.set_result(offset)
+        if self._current_size >= self._file_bytes:
+            self._begin_file()
+        self._trim()
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _fail(self, group: list[_Pending], error: Exception) -> None:
+        self._failure = LogError(f"the log {self._directory} cannot be written: {error}")
+        for pending in [*group, *self._pending]:
+            if not pending.done.done():
+                pending.done.set_exception(self._failure)
+                pending.done.exception()
+        self._pending.clear()
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _keep(self, offset: int, data: bytes) -> None:
+        """Keep the newest entries in memory: readers that keep up never touch the disk."""
+        self._tail[offset] = data
+        self._tail_bytes += len(data)
+        while self._tail_bytes > _TAIL_BYTES and len(self._tail) > 1:
+            self._tail_bytes -= len(self._tail.pop(next(iter(self._tail))))
+
+    def _begin_file(self) -> None:
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+        size = size_of(self._current)
+        self._files.append(_Closed(self._current, self._next - 1, self._current_newest_ns, size))
+        self._current = self._path(self._next)
+        self._db = open_file(self._current, durable=self._durable)
+        self._current_size = 0
+
+    def _trim(self) -> None:
+        while self._files:
+            oldest = self._files[0]
+            too_old = oldest.newest_ns < self._current_newest_ns - self._max_age_ns
+            if oldest.last > self._released or not (too_old or self._is_full()):
+                return
+            self._files.popleft()
+            self._counts["trimmed"] += oldest.last - first_offset(oldest.path) + 1
+            for part in ("-wal", "-shm", ""):
+                oldest.path.with_name(oldest.path.name + part).unlink(missing_ok=True)
+
+    def _is_full(self) -> bool:
+        return self._size() + self._file_bytes > self._max_bytes
+
+    def _size(self) -> int:
+        return sum(file.size for file in self._files) + self._current_size
+
+    async def _make_room(self) -> None:
+        """Wait while the log is full and the slowest reader still needs its oldest file."""
+        self._trim()
+        async with self._changed:
+            while self._is_full() and self._files and not self._closing:
+                await self._changed.wait()
+                self._trim()
+
+    def read(self, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
+        """Durable entries after an offset; see `Log.read`."""
+        first, last = after + 1, min(after + limit, self._durable_last)
+        if first > last:
+            return []
+        if first < self._first():
+            raise LogError(
+                f"offset {first} of the log {self._directory} was trimmed; it begins at {self._first()}"
+            )
+        if first in self._tail:
+            return [(offset, self._tail[offset]) for offset in range(first, last + 1)]
+        return list(read_entries(self._directory, after, last - after))
+
+    def _first(self) -> int:
+        return first_offset(self._files[0].path if self._files else self._current)
+
+    async def wait(self, after: int) -> None:
+        """Return when an entry after the offset is durable; raises LogError once the log failed."""
+        async with self._changed:
+            while self._durable_last <= after:
+                if self._failure is not None:
+                    raise self._failure
+                await self._changed.wait()
+
+    def release(self, upto: int) -> None:
+        """See `Log.release`."""
+        if upto > self._released:
+            self._released = upto
+            if self._is_full():
+                self._notice = asyncio.ensure_future(self._notify())
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def sync(self) -> None:
+        """See `Log.sync`."""
+        if not self._durable and not self._closing:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._checkpoint_file)
+
+    def _checkpoint_file(self) -> None:
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            raise LogError(f"the log {self._directory} cannot be synced: {error}") from error
+
+    def stats(self) -> LogStats:
+        """See `Log.stats`."""
+        return LogStats(self._first(), self._durable_last, self._size(), **self._counts)
+
+    async def close(self) -> None:
+        """Commit what was taken and close the files; see `Log.close`."""
+        self._closing = True
+        self._wake.set()
+        await self._notify()
+        await self._writer
+        self._thread.shutdown(wait=True)
+        self._db.close()

@@ -1,0 +1,91 @@
+"""A log in memory: for tests and for plants that need no history of what was received."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from twinloop.errors import LogError
+from twinloop.log.log import LogStats
+
+__all__ = ["MemoryLog"]
+
+
+class MemoryLog:
+    """Entries in a dict by offset; the oldest released ones go when `max_bytes` is passed.
+
+    Entries not yet released are never dropped: an append then waits for the slowest reader.
+
+    Args:
+        max_bytes: bound on the entries' bytes.
+        first: the offset of the first entry.
+    """
+
+    def __init__(self, *, max_bytes: int = 1 << 30, first: int = 0) -> None:
+        self._entries: dict[int, bytes] = {}
+        self._max_bytes = max_bytes
+        self._first = first
+        self._next = first
+        self._began = first
+        self._released = first - 1
+        self._bytes = 0
+        self._trimmed = 0
+        self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._closed = False
+
+    def append(self, entry: bytes, time_ns: int) -> Awaitable[int]:  # noqa: ARG002 - memory has no age
+        """Take an entry; see `Log.append`."""
+        if self._closed:
+            raise LogError("the log is closed")
+        return asyncio.ensure_future(self._append(entry))
+
+    async def _append(self, entry: bytes) -> int:
+        async with self._turn:
+            while self._bytes + len(entry) > self._max_bytes and not self._trim():
+                self._changed.clear()
+                await self._changed.wait()
+            offset = self._next
+            self._entries[offset] = entry
+            self._next += 1
+            self._bytes += len(entry)
+            self._changed.set()
+            return offset
+
+    def _trim(self) -> bool:
+        """Drop the oldest entry if every reader has it; True also for an empty log."""
+        if self._first > self._released:
+            return not self._entries
+        self._bytes -= len(self._entries.pop(self._first))
+        self._first += 1
+        self._trimmed += 1
+        return self._bytes <= self._max_bytes // 2 or self._trim()
+
+    def read(self, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
+        """Entries after an offset; see `Log.read`."""
+        if after + 1 < self._first:
+            raise LogError(f"offset {after + 1} was trimmed; the log begins at {self._first}")
+        stop = min(after + 1 + limit, self._next)
+        return [(offset, self._entries[offset]) for offset in range(after + 1, stop)]
+
+    async def wait(self, after: int) -> None:
+        """Return when there is an entry after the offset."""
+        while self._next <= after + 1:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def release(self, upto: int) -> None:
+        """See `Log.release`."""
+        self._released = max(self._released, upto)
+        self._changed.set()
+
+    async def sync(self) -> None:
+        """Nothing to do: memory survives nothing."""
+
+    def stats(self) -> LogStats:
+        """See `Log.stats`."""
+        return LogStats(self._first, self._next - 1, self._bytes, self._next - self._began, self._trimmed, 0)
+
+    async def close(self) -> None:
+        """Refuse further entries."""
+        self._closed = True

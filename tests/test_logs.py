@@ -1,0 +1,151 @@
+"""What every log promises, and what the local one adds: files, trimming, other processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from twinloop.errors import LogError
+from twinloop.log.dictionary import Dictionary
+from twinloop.log.files import log_files, read_entries
+from twinloop.log.local import LocalLog
+from twinloop.log.log import Log
+from twinloop.log.memory import MemoryLog
+
+MakeLog = Callable[[int], Awaitable[Log]]
+
+
+@pytest.fixture(params=["memory", "local"])
+async def make_log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakeLog]:
+    made: list[Log] = []
+
+    async def make(max_bytes: int = 1 << 30) -> Log:
+        log: Log
+        if request.param == "memory":
+            log = MemoryLog(max_bytes=max_bytes)
+        else:
+            log = LocalLog(tmp_path / "log", max_bytes=max_bytes, file_bytes=1 << 16)
+        made.append(log)
+        return log
+
+    yield make
+    for log in made:
+        await log.close()
+
+
+async def test_entries_come_back_in_order_with_ascending_offsets(make_log: MakeLog) -> None:
+    log = await make_log(1 << 30)
+    offsets = await asyncio.gather(*[log.append(b"%d" % i, i) for i in range(500)])
+    assert offsets == list(range(500))
+    assert log.read(-1, 1000) == [(i, b"%d" % i) for i in range(500)]
+    assert log.read(498) == [(499, b"499")]
+    assert log.read(499) == []
+
+
+async def test_a_waiting_reader_wakes_when_an_entry_is_durable(make_log: MakeLog) -> None:
+    log = await make_log(1 << 30)
+    waiting = asyncio.create_task(log.wait(-1))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await log.append(b"x", 1)
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_full_log_makes_appends_wait_until_its_readers_let_go(make_log: MakeLog) -> None:
+    log = await make_log(1 << 18)
+    taken = [asyncio.ensure_future(log.append(bytes(1 << 14), i)) for i in range(40)]
+    await asyncio.wait(taken, timeout=1)
+    held = [future for future in taken if not future.done()]
+    assert held, "a log over its bound went on taking entries"
+    while held:
+        log.release(log.stats().last_offset)
+        await asyncio.wait(held, timeout=0.05)
+        held = [future for future in taken if not future.done()]
+    assert log.stats().last_offset == 39
+    assert log.stats().trimmed > 0
+    assert log.stats().size_bytes <= 1 << 18
+
+
+async def test_what_was_trimmed_is_an_error_and_never_a_silent_gap(make_log: MakeLog) -> None:
+    log = await make_log(1 << 18)
+    for i in range(60):
+        await log.append(bytes(1 << 14), i)
+        log.release(i)
+    assert log.stats().first_offset > 0
+    with pytest.raises(LogError, match="trimmed"):
+        log.read(-1)
+
+
+async def test_a_closed_log_refuses_entries(make_log: MakeLog) -> None:
+    log = await make_log(1 << 30)
+    await log.close()
+    with pytest.raises(LogError, match="closed"):
+        await log.append(b"x", 1)
+
+
+async def test_a_reopened_local_log_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    log = LocalLog(tmp_path, file_bytes=1 << 16)
+    for i in range(50):
+        await log.append(bytes([i]) * 4096, i)
+    await log.close()
+    assert len(log_files(tmp_path)) > 1
+    again = LocalLog(tmp_path, file_bytes=1 << 16)
+    assert await again.append(b"next", 50) == 50
+    assert [offset for offset, _ in again.read(-1)] == list(range(51))
+    assert again.read(9, 1) == [(10, bytes([10]) * 4096)]
+    await again.close()
+
+
+async def test_another_reader_sees_committed_entries_while_the_log_is_open(tmp_path: Path) -> None:
+    log = LocalLog(tmp_path, file_bytes=1 << 16)
+    for i in range(50):
+        await log.append(bytes([i]) * 4096, i)
+    assert [offset for offset, _ in read_entries(tmp_path, 20)] == list(range(21, 50))
+    await log.close()
+    assert [offset for offset, _ in read_entries(tmp_path, -1)] == list(range(50))
+
+
+async def test_old_files_go_by_age_once_they_are_released(tmp_path: Path) -> None:
+    log = LocalLog(tmp_path, file_bytes=1 << 16, max_age_ns=100)
+    for i in range(60):
+        await log.append(bytes(8192), i * 10)
+    assert log.stats().first_offset == 0
+    log.release(59)
+    await log.append(b"", 600)
+    assert log.stats().first_offset > 0
+    assert all(int(path.stem) >= log.stats().first_offset for path in log_files(tmp_path))
+    await log.close()
+
+
+async def test_a_log_that_cannot_be_written_says_so_to_everyone_who_waits(tmp_path: Path) -> None:
+    log = LocalLog(tmp_path)
+    await log.append(b"fine", 1)
+    log._db.close()
+    with pytest.raises(LogError, match="cannot be written"):
+        await log.append(b"x", 2)
+    with pytest.raises(LogError, match="cannot be written"):
+        await log.wait(0)
+    await log.close()
+
+
+def test_numbers_once_given_survive_and_are_never_given_again(tmp_path: Path) -> None:
+    path = tmp_path / "dictionary.sqlite"
+    first = Dictionary(path)
+    assert first.index(("field", "a/b", "degC")) == 0
+    assert first.index(("field", "a/b", "degF")) == 1
+    assert first.add_tags(["R101.a", "R101.b"]) == {"R101.a": 0, "R101.b": 1}
+    first.close()
+    again = Dictionary(path)
+    assert again.index(("field", "a/b", "degF")) == 1
+    assert again.index(("dcs", "a/b", "degF")) == 2
+    assert again.key(0) == ("field", "a/b", "degC")
+    assert again.add_tags(["R101.c", "R101.a"])["R101.c"] == 2
+    with pytest.raises(KeyError):
+        again.key(9)
+    again.close()
+    readonly = Dictionary(path, readonly=True)
+    assert readonly.tags["R101.c"] == 2
+    readonly.close()
