@@ -1,0 +1,341 @@
+"""MQTT source: a subscription of MQTT 5 or 3.1.1 that acknowledges only what is durable.
+
+The client library is mqttium (benchmarks/mqtt_clients.py compares): one of the two fastest, with
+acknowledgement by hand in both protocol versions, bounded queues that stop it from reading the socket,
+and no reconnection of its own. QoS 2 is subscribed to as QoS 1, on purpose: the first half of its
+handshake takes a message from the broker before our log has it. The broker then delivers at least once
+and the fold folds a duplicate once, which is the same effect without the gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from mqttium import MQTTError, MQTTProtocolVersion, QoS
+from mqttium.api import AsyncClient, SubscribeOptions
+from mqttium.types import Properties
+
+from twinloop.batch import NO_TIME
+from twinloop.errors import ConfigError
+from twinloop.sources.mqtt_errors import link_error
+from twinloop.sources.mqtt_intake import MessageReader, Outcome
+from twinloop.sources.mqtt_session import MAX_HEARD, Session
+from twinloop.sources.source import Delivery, Intake, Reading
+from twinloop.sources.topics import TopicMap
+from twinloop.status import severity_name
+
+__all__ = ["Endpoint", "MqttOptions", "MqttSource", "Protocol", "parse_url", "tls_context"]
+
+Protocol = Literal["5", "3.1.1"]
+
+_CLOSE_S: Final = 3.0
+_MIB: Final = 1024 * 1024
+# What a broker may send us in one packet, and what may wait unread. MQTT 5 brokers are told and keep
+# longer packets to themselves; those of 3.1.1 cannot be told, so that the longest there is must fit.
+_PACKET_BYTES: Final = 16 * _MIB
+_PROTOCOL_BYTES: Final = 256 * _MIB
+_OVERHEAD_BYTES: Final = 128 * 1024
+# mosquitto, and others after it, send this many unacknowledged messages to a client of 3.1.1.
+_WINDOW_311: Final = 20
+
+
+class Endpoint(NamedTuple):
+    """Where a broker listens."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+def parse_url(url: str) -> Endpoint:
+    """Host, port and TLS of `mqtt://HOST[:PORT]` (port 1883) or `mqtts://HOST[:PORT]` (TLS, port 8883).
+
+    Raises:
+        ConfigError: it is no such URL, or has more in it; user name and password have keys of their own
+            and are refused here, unseen, because URLs end up in logs.
+
+    >>> parse_url("mqtts://broker.example")
+    Endpoint(host='broker.example', port=8883, tls=True)
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigError("url: the host or port of the MQTT url cannot be read") from None
+    if "@" in url:
+        raise ConfigError(
+            "url: put the user name and password under `username` and `password`, not in the url"
+        )
+    if parts.scheme not in {"mqtt", "mqtts"}:
+        raise ConfigError(f"url: {url!r} does not begin with mqtt:// or mqtts:// (TLS)")
+    if not parts.hostname or port == 0 or _has_more(parts):
+        raise ConfigError(f"url: {url!r} is not of the form {parts.scheme}://HOST:PORT")
+    tls = parts.scheme == "mqtts"
+    return Endpoint(parts.hostname, port or (8883 if tls else 1883), tls)
+
+
+def _has_more(parts: SplitResult) -> bool:
+    return parts.path not in {"", "/"} or bool(parts.query or parts.fragment)
+
+
+def tls_context(
+    ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
+) -> ssl.SSLContext:
+    """A context that verifies the broker, by `ca` or the system's authorities, and may show a certificate.
+
+    Raises:
+        ConfigError: a file is missing or is not what it should be.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise ConfigError(f"tls: ca {ca} cannot be read: {error.strerror or error}") from None
+    if certificate is not None:
+        try:
+            context.load_cert_chain(certificate, key)
+        except OSError as error:
+            why = error.strerror or error
+            raise ConfigError(f"tls: cert {certificate} and key {key} cannot be used: {why}") from None
+    return context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttOptions:
+    """All that one MQTT source needs to know.
+
+    Attributes:
+        name: the source's name in the plant file.
+        host, port: where the broker listens.
+        topics: what to subscribe to and which tags it means.
+        client_id: must be this source's alone at the broker; the session hangs on it.
+        tls: context for TLS, or None for plain TCP; see `tls_context`.
+        username, password: None for neither; the password is in no repr and no message.
+        protocol: MQTT version.
+        qos: 0, 1 or 2; 2 is subscribed to as 1 (see the module).
+        clean_start: forget the broker's session, with what it kept, at each connection.
+        session_expiry_s: how long the broker keeps the session without us (MQTT 5).
+        receive_maximum: messages of QoS 1 the broker may send before an acknowledgement (MQTT 5). Leave it
+            at the most there is: mosquitto 2.0 oversteps smaller ones (its issue 2301) once messages
+            queue up, which ends the connection. Memory is bounded by not reading, not by this.
+        keepalive_s: how long the connection may be silent before it is probed; 0 never.
+        connect_timeout_s: for the connection and again for the subscription.
+        max_payload: bytes; longer payloads are dead letters.
+        expected: full names of the tags this source should feed, for `check`.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    name: str
+    host: str
+    port: int
+    topics: TopicMap
+    client_id: str
+    tls: ssl.SSLContext | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    protocol: Protocol = "5"
+    qos: int = 1
+    clean_start: bool = False
+    session_expiry_s: int = 24 * 3600
+    receive_maximum: int = 65_535
+    keepalive_s: int = 30
+    connect_timeout_s: float = 10.0
+    max_payload: int = _MIB
+    expected: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for key, fits, wanted in (
+            ("protocol", self.protocol in {"5", "3.1.1"}, '"5" or "3.1.1"'),
+            ("qos", self.qos in {0, 1, 2}, "0, 1 or 2"),
+            ("client_id", bool(self.client_id), "a text that is not empty"),
+            ("receive_maximum", 1 <= self.receive_maximum <= 65_535, "1 to 65535"),
+            ("keepalive", 0 <= self.keepalive_s <= 65_535, "0 to 65535 seconds"),
+            ("session_expiry", 0 <= self.session_expiry_s <= 0xFFFF_FFFF, "0 to 4294967295 seconds"),
+            ("max_payload", 1 <= self.max_payload <= _PROTOCOL_BYTES, "1 byte to 256 MiB"),
+            ("topics", bool(self.topics.rules), "at least one topic"),
+            ("password", self.password is None or self.username is not None, "given with a `username`"),
+        ):
+            if not fits:
+                raise ConfigError(f"sources.{self.name}.{key}: must be {wanted}")
+
+    @property
+    def where(self) -> str:
+        """Name and address, as messages begin."""
+        scheme = "mqtts" if self.tls else "mqtt"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.name}: {scheme}://{host}:{self.port}"
+
+
+class MqttSource:
+    """A `Source` that hears one broker; see `twinloop.sources.source` for its promises.
+
+    Args:
+        options: where and what.
+        intake: series and clock.
+    """
+
+    def __init__(self, options: MqttOptions, intake: Intake) -> None:
+        self._options = options
+        self._intake = intake
+        self._reader = MessageReader(options.name, options.topics, intake, options.max_payload)
+
+    @property
+    def name(self) -> str:
+        """The source's name in the plant file."""
+        return self._options.name
+
+    def connect(self) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        """One attempt to connect and subscribe; deliveries coalesce what came in the last few ms.
+
+        The first message after a pause is delivered at once; under load a delivery waits up to 5 ms
+        since the one before, so that a thousand messages a second are not a thousand records.
+
+        Raises:
+            LinkError: on entering, when the broker cannot be reached or refuses us or a topic; from the
+                iterator when the connection ends, after what was heard before has been delivered.
+        """
+        return _open(self._options, self._reader, self._intake)
+
+    async def check(self, timeout_s: float) -> list[Reading]:
+        """Listen until every expected tag was heard or the time is up, with a clean session of its own.
+
+        Raises:
+            LinkError: the broker cannot be reached, refuses, or goes away.
+        """
+        own_id = f"{self._options.client_id}-check-{secrets.token_hex(4)}"
+        options = replace(
+            self._options,
+            client_id=own_id,
+            clean_start=True,
+            session_expiry_s=0,
+            qos=0,
+            connect_timeout_s=min(timeout_s, self._options.connect_timeout_s),
+        )
+        seen = _Seen(options)
+        async with _open(options, self._reader, self._intake) as session:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    while not seen.complete:
+                        for arrival, message in await session.take():
+                            for outcome in self._reader.outcomes(message):
+                                seen.add(arrival, outcome)
+        return seen.readings(timeout_s)
+
+
+class _Seen:
+    """What `check` has heard of each expected tag."""
+
+    def __init__(self, options: MqttOptions) -> None:
+        self._topics = options.topics
+        self._expected = tuple(options.expected)
+        self._good: dict[str, Reading] = {}
+        self._bad: dict[str, Reading] = {}
+        self._strangers: dict[str, str] = {}
+
+    @property
+    def complete(self) -> bool:
+        return all(name in self._good for name in self._expected)
+
+    def add(self, arrival: int, outcome: Outcome) -> None:
+        name = self._topics.name_of(outcome.address) or ""
+        if name not in self._expected:
+            if len(self._strangers) < 3:
+                self._strangers[outcome.address] = outcome.detail
+            return
+        sample = outcome.sample
+        if sample is None:
+            self._bad[name] = Reading(outcome.address, name, problem=outcome.detail)
+            return
+        reading = Reading(
+            address=outcome.address,
+            tag=name,
+            value=repr(sample.value),
+            unit=sample.unit,
+            status=severity_name(sample.status),
+            time_ns=arrival if sample.time == NO_TIME else sample.time,
+            problem=outcome.detail if outcome.reason else "",
+        )
+        (self._bad if reading.problem else self._good)[name] = reading
+
+    def readings(self, timeout_s: float) -> list[Reading]:
+        """One for each expected tag, in their order."""
+        return [
+            self._good.get(name) or self._bad.get(name) or self._missing(name, timeout_s)
+            for name in self._expected
+        ]
+
+    def _missing(self, name: str, timeout_s: float) -> Reading:
+        topic = self._topics.topic_of(name)
+        if topic is None:
+            return Reading("", name, problem="no topic of the source leads to this tag")
+        problem = f"no message within {timeout_s:g} s"
+        if self._strangers:
+            problem += f" (heard instead: {', '.join(self._strangers)})"
+        return Reading(topic, name, problem=problem)
+
+
+@asynccontextmanager
+async def _open(options: MqttOptions, reader: MessageReader, intake: Intake) -> AsyncIterator[Session]:
+    client = _client(options)
+    topics = options.topics.subscriptions
+    window = options.receive_maximum if options.protocol == "5" else _WINDOW_311
+
+    def translate(error: BaseException) -> Exception:
+        return link_error(options.where, error, client_id=options.client_id, topics=topics)
+
+    session = Session(client, reader, intake.now_ns, window=window, translate=translate)
+    try:
+        try:
+            await client.connect(
+                options.host, options.port, ssl=options.tls, timeout=options.connect_timeout_s
+            )
+            session.start()
+            await client.subscribe(
+                [(topic, _subscription(options)) for topic in topics], timeout=options.connect_timeout_s
+            )
+        except (MQTTError, OSError) as error:
+            raise translate(error) from None
+        yield session
+    finally:
+        await session.stop()
+        with contextlib.suppress(MQTTError, OSError):
+            async with asyncio.timeout(_CLOSE_S):
+                await client.disconnect()
+
+
+def _client(options: MqttOptions) -> AsyncClient:
+    is_5 = options.protocol == "5"
+    packet = max(_PACKET_BYTES, options.max_payload + _OVERHEAD_BYTES)
+    expiry = Properties({"session_expiry_interval": options.session_expiry_s})
+    return AsyncClient(
+        options.client_id,
+        protocol=MQTTProtocolVersion.MQTTv5 if is_5 else MQTTProtocolVersion.MQTTv311,
+        clean_start=options.clean_start,
+        keepalive=options.keepalive_s,
+        username=options.username,
+        password=options.password,
+        connect_properties=expiry if is_5 else None,
+        maximum_packet_size=min(packet, _PROTOCOL_BYTES) if is_5 else None,
+        max_inbound_inflight=options.receive_maximum if is_5 else None,
+        max_iterator_messages=MAX_HEARD,
+        max_iterator_bytes=_PROTOCOL_BYTES + _OVERHEAD_BYTES,
+        manual_ack=True,
+        reconnect=None,
+    )
+
+
+def _subscription(options: MqttOptions) -> SubscribeOptions:
+    qos = QoS(min(options.qos, 1))
+    # Where the session lived on, the broker has kept what came since: its retained message is old news.
+    resumes = options.protocol == "5" and qos and not options.clean_start
+    return SubscribeOptions(qos=qos, retain_handling=1 if resumes else 0)

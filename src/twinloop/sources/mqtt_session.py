@@ -1,0 +1,168 @@
+"""One MQTT connection's traffic: what was heard, gathered for a few ms, and what is owed to the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from mqttium import MQTTError
+from mqttium.api import AsyncClient
+from mqttium.types import Message
+
+from twinloop.sources.mqtt_intake import Heard, MessageReader
+from twinloop.sources.source import Delivery
+
+__all__ = ["MAX_HEARD", "Session"]
+
+MAX_HEARD: Final = 5_000
+"""Messages in one delivery, and as many again in the client's queue; then the socket is left unread."""
+_MAX_HEARD_BYTES: Final = 4 * 1024 * 1024
+_GATHER_S: Final = 0.005
+_ACKS_A_TURN: Final = 256
+_CAUSE_S: Final = 1.0
+
+
+class Session:
+    """An iterator of deliveries over one connected client, until the connection ends.
+
+    Args:
+        client: a client in iterator mode with acknowledgement by hand, connected before `start`.
+        reader: turns messages into records.
+        now_ns: this host's clock.
+        window: how many unacknowledged messages the broker sends before it waits for us.
+        translate: the error to raise for what ended the connection.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        reader: MessageReader,
+        now_ns: Callable[[], int],
+        *,
+        window: int,
+        translate: Callable[[BaseException], Exception],
+    ) -> None:
+        self._client = client
+        self._reader = reader
+        self._now_ns = now_ns
+        self._window = window
+        self._translate = translate
+        self._heard: list[Heard] = []
+        self._heard_bytes = 0
+        self._some = asyncio.Event()  # something was heard, or the connection ended
+        self._enough = asyncio.Event()  # not worth waiting for more
+        self._room = asyncio.Event()  # the pump may hear more
+        self._owed = 0  # heard with QoS 1 and not yet acknowledged
+        self._acks: deque[Sequence[Message]] = deque()
+        self._acks_due = asyncio.Event()
+        self._ended = False
+        self._cause: BaseException | None = None
+        self._cause_known = asyncio.Event()
+        self._delivered_s = float("-inf")
+        self._tasks: list[asyncio.Task[None]] = []
+        client.on_disconnect = self._note_cause
+
+    def start(self) -> None:
+        """Begin to hear and to acknowledge."""
+        self._tasks = [
+            asyncio.create_task(self._hear(), name="mqtt-hear"),
+            asyncio.create_task(self._acknowledge(), name="mqtt-acknowledge"),
+        ]
+
+    async def stop(self) -> None:
+        """End the tasks; what is not acknowledged by now never will be on this connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def __aiter__(self) -> Session:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        """The next delivery.
+
+        Raises:
+            LinkError: the connection ended and all that was heard is delivered.
+            LogError: a new series could not be made durable.
+        """
+        heard = await self.take()
+        records, samples = self._reader.read(heard)
+        owed = [message for _, message in heard if message.qos]
+
+        def ack() -> None:
+            if owed:
+                self._acks.append(owed)
+                self._acks_due.set()
+
+        return Delivery(records, ack, samples)
+
+    async def take(self) -> list[Heard]:
+        """What was heard since the last call, in order; waits until there is something.
+
+        Raises:
+            LinkError: the connection ended and all that was heard is taken.
+        """
+        loop = asyncio.get_running_loop()
+        await self._some.wait()
+        if not self._heard:
+            raise await self._lost()
+        wait_s = self._delivered_s + _GATHER_S - loop.time()
+        if wait_s > 0 and not self._enough.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._enough.wait()
+        self._delivered_s = loop.time()
+        heard, self._heard, self._heard_bytes = self._heard, [], 0
+        if not self._ended:
+            self._some.clear()
+            self._enough.clear()
+        self._room.set()
+        return heard
+
+    async def _hear(self) -> None:
+        """Move messages from the client's queue into ours, without a turn of the loop for each."""
+        try:
+            async for message in self._client.messages():
+                self._heard.append(Heard(self._now_ns(), message))
+                self._heard_bytes += len(message.payload)
+                self._owed += message.qos > 0
+                self._some.set()
+                full = len(self._heard) >= MAX_HEARD or self._heard_bytes >= _MAX_HEARD_BYTES
+                if full or self._owed >= self._window:
+                    self._enough.set()
+                if full:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._ended = True
+            self._some.set()
+            self._enough.set()
+
+    async def _acknowledge(self) -> None:
+        """Send the acknowledgements that are due, oldest first, until the connection is gone."""
+        sent = 0
+        with contextlib.suppress(MQTTError, OSError):
+            while True:
+                await self._acks_due.wait()
+                self._acks_due.clear()
+                while self._acks:
+                    for message in self._acks.popleft():
+                        await self._client.ack(message)
+                        self._owed -= 1
+                        sent += 1
+                        if not sent % _ACKS_A_TURN:
+                            await asyncio.sleep(0)
+
+    def _note_cause(self, error: BaseException | None) -> None:
+        self._cause = error
+        self._cause_known.set()
+
+    async def _lost(self) -> Exception:
+        # The client reports why just after its iterator has ended.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CAUSE_S):
+                await self._cause_known.wait()
+        return self._translate(self._cause or MQTTError("Connection closed"))
