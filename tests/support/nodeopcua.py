@@ -1,0 +1,120 @@
+"""A node-opcua server, installed by npm into `.services/`, started and stopped by its own pid."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from support.services import free_port, missing
+
+__all__ = ["NodeServer", "install", "node_server"]
+
+_SOURCE = Path(__file__).parent / "nodeopcua"
+_CACHE = Path(__file__).parents[2] / ".services" / "nodeopcua"
+_INSTALL_TIMEOUT_S = 300
+_START_TIMEOUT_S = 40.0
+
+
+class NodeServer:
+    """A running server; its nodes are `nsu=urn:plant;s=NAME`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str, index: int) -> None:
+        self._process = process
+        self.url = url
+        self.index = index
+
+    async def tell(self, op: str, **rest: Any) -> None:
+        """Have one command carried out; see server.js."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"op": op, **rest}).encode() + b"\n")
+        await self._process.stdin.drain()
+        answer = await _line(self._process)
+        assert answer.get("ok"), answer
+
+    def kill(self) -> None:
+        """End the server as a power cut would."""
+        self._process.kill()
+
+
+def install() -> Path:
+    """The folder with node-opcua in it; installed at the first use. Skips where that cannot be."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        missing("node-opcua", "install Node.js and npm (apt install nodejs npm)")
+    wanted = (_SOURCE / "package.json").read_text()
+    stamp = _CACHE / "installed.json"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        _CACHE.mkdir(parents=True, exist_ok=True)
+        (_CACHE / "package.json").write_text(wanted)
+        command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+        done = subprocess.run(
+            command, cwd=_CACHE, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False
+        )
+        if done.returncode:
+            missing("node-opcua", f"npm install failed: {done.stderr.strip()[-300:]}")
+        stamp.write_text(wanted)
+    return _CACHE
+
+
+@asynccontextmanager
+async def node_server(
+    pki: Path,
+    *,
+    port: int = 0,
+    users: Mapping[str, str] | None = None,
+    anonymous: bool = True,
+    trust: bool = True,
+    limit: int = 0,
+) -> AsyncIterator[NodeServer]:
+    """A server on 127.0.0.1 that runs inside; its own certificate and the clients' are kept in `pki`.
+
+    With a `limit` it refuses requests for more nodes or items than that.
+    """
+    folder = install()
+    port = port or free_port()
+    options = {
+        "port": port,
+        "pki": str(pki),
+        "users": users or {},
+        "anonymous": anonymous,
+        "trust": trust,
+        "limit": limit,
+    }
+    process = await asyncio.create_subprocess_exec(
+        "node",
+        str(_SOURCE / "server.js"),
+        json.dumps(options),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        # Node looks for modules beside the script; ours are in the cache.
+        env={**os.environ, "NODE_PATH": str(folder / "node_modules")},
+    )
+    try:
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            first = await _line(process)
+        assert first.get("ready"), first
+        yield NodeServer(process, f"opc.tcp://127.0.0.1:{port}", first["index"])
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def _line(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    """The next JSON line; node-opcua prints notices of its own between them."""
+    assert process.stdout is not None
+    while True:
+        line = await process.stdout.readline()
+        if not line:
+            return {"why": "the server ended"}
+        if line.startswith(b"{"):
+            answer: dict[str, Any] = json.loads(line)
+            return answer
