@@ -1,0 +1,112 @@
+"""The fold's first stage: from a series to its tag, into the tag's unit, at the right time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from twinloop.batch import NO_TIME, Batch, Received
+from twinloop.records import DeadLetter
+from twinloop.status import Reason, StatusCode, lower
+from twinloop.tags import Refusal, Resolver, SeriesKey
+
+__all__ = ["EARLIEST_SANE_NS", "LATEST_AHEAD_NS", "RouteStage"]
+
+EARLIEST_SANE_NS: Final = 978_307_200_000_000_000
+"""2001-01-01: devices whose clock was never set begin at 1970, 1980 or 2000."""
+LATEST_AHEAD_NS: Final = 600_000_000_000
+"""A source time more than 10 minutes ahead of its arrival is not sane."""
+
+_UNKNOWN: Final = -1
+_UNASKED: Final = -2
+
+
+class RouteStage:
+    """Maps series to tags by the present plant file, so that old records mean what it says today.
+
+    Args:
+        resolver: leads an address and unit to a tag.
+        key: the series dictionary's `key`, answered from memory.
+    """
+
+    def __init__(self, resolver: Resolver, key: Callable[[int], SeriesKey]) -> None:
+        self._resolver = resolver
+        self._key = key
+        self._tag = np.full(0, _UNASKED, np.int32)
+        self._factor = np.empty(0)
+        self._offset = np.empty(0)
+        self._refusals: dict[int, Refusal] = {}
+
+    def step(self, received: Received, dead: list[DeadLetter]) -> Batch:
+        """The samples that lead to a tag, in its unit; the others are added to `dead`."""
+        self._learn(received.series)
+        tag = self._tag[received.series]
+        if self._refusals and (tag == _UNKNOWN).any():
+            self._bury(received.take(tag == _UNKNOWN), dead)
+            received = received.take(tag != _UNKNOWN)
+            tag = tag[tag != _UNKNOWN]
+        time, insane = choose_time(received)
+        reasons = received.reasons | np.where(insane, np.uint32(Reason.CLOCK), np.uint32(0))
+        return Batch.raw(
+            tag=tag,
+            time=time,
+            value=received.value * self._factor[received.series] + self._offset[received.series],
+            status=lower(received.status, StatusCode.UNCERTAIN, insane),
+            reasons=reasons,
+            arrival=received.arrival_time,
+        )
+
+    def tags_of(self, series: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """The tags some series lead to, those that lead nowhere left out."""
+        self._learn(series)
+        tags = self._tag[series]
+        return tags[tags >= 0]
+
+    def _learn(self, series: npt.NDArray[np.int32]) -> None:
+        """Resolve the series not met before; the answers stay for the life of the stage."""
+        highest = int(series.max(initial=-1))
+        if highest >= len(self._tag):
+            grow = max(highest + 1 - len(self._tag), len(self._tag), 64)
+            self._tag = np.concatenate([self._tag, np.full(grow, _UNASKED, np.int32)])
+            self._factor = np.concatenate([self._factor, np.ones(grow)])
+            self._offset = np.concatenate([self._offset, np.zeros(grow)])
+        new = self._tag[series] == _UNASKED
+        if not new.any():
+            return
+        for index in np.unique(series[new]).tolist():
+            answer = self._resolver.resolve(self._key(index))
+            if isinstance(answer, Refusal):
+                self._refusals[index] = answer
+                self._tag[index] = _UNKNOWN
+            else:
+                self._tag[index] = answer.tag
+                self._factor[index] = answer.factor
+                self._offset[index] = answer.offset
+
+    def _bury(self, received: Received, dead: list[DeadLetter]) -> None:
+        for row in range(len(received)):
+            index = int(received.series[row])
+            source, address, unit = self._key(index)
+            refusal = self._refusals[index]
+            raw = f"{float(received.value[row])!r} {unit}".strip().encode()
+            arrival = int(received.arrival_time[row])
+            dead.append(DeadLetter(arrival, source, address, raw, refusal.reason, refusal.detail))
+
+
+def choose_time(
+    received: Received,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """The time each value was true, and where the source's own time was not sane.
+
+    Source time first, the server's where there is none, else the arrival; a time before 2001 or more
+    than 10 minutes ahead of the arrival is not believed, and the arrival stands in its place.
+    """
+    claimed = np.where(received.source_time == NO_TIME, received.server_time, received.source_time)
+    silent = claimed == NO_TIME
+    ahead = received.arrival_time > np.iinfo(np.int64).max - LATEST_AHEAD_NS
+    limit = np.where(ahead, received.arrival_time, received.arrival_time + LATEST_AHEAD_NS)
+    insane = ~silent & ((claimed < EARLIEST_SANE_NS) | (claimed > limit))
+    return np.where(silent | insane, received.arrival_time, claimed), insane
