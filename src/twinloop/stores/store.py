@@ -1,4 +1,4 @@
-"""What a store promises: outputs in, idempotent and durable; three questions answered."""
+"""What a store promises: outputs in, idempotent, durable up to `covered`; three questions answered."""
 
 from __future__ import annotations
 
@@ -45,13 +45,18 @@ class Store(Protocol):
 
     @property
     def covered(self) -> int:
-        """The newest output-log offset that is in the store for good; -1 for none."""
+        """The newest output-log offset that is in the store for good; -1 for none.
+
+        The output log keeps every entry after it, and after a restart delivers them again: `covered` may
+        then be lower than what `write` took before.
+        """
         ...
 
     def write(self, entries: Sequence[tuple[int, Outputs]]) -> None:
-        """Take outputs with their output-log offsets; durable when it returns.
+        """Take durable entries of the output log, in ascending order of offset.
 
-        Entries at or below `covered` are skipped, so delivering again changes nothing.
+        A store may gather entries before it makes them durable itself; `covered` says how far that has
+        come. Entries taken before are skipped, so delivering again changes nothing.
 
         Raises:
             StoreBusy: not now; deliver the same entries again later.
@@ -59,15 +64,25 @@ class Store(Protocol):
         ...
 
     def close(self) -> None:
-        """Release files and connections; everything written stays."""
+        """Make everything taken durable, and release files and connections.
+
+        Raises:
+            StoreBusy: it could not; what is after `covered` stays in the output log.
+        """
         ...
 
 
 class Queries(Protocol):
-    """What users ask. Times are ns since epoch UTC; `start` is included, `end` is not."""
+    """What users ask. Times are ns since epoch UTC; `start` is included, `end` is not; None is no bound.
+
+    Every method raises QueryError for a tag that is not known, naming the nearest one.
+    """
 
     def latest(self, tags: Sequence[str]) -> pa.Table:
-        """The newest sample of each tag (all when `tags` is empty), by `RANGE_SCHEMA`."""
+        """The newest sample of each tag (all when `tags` is empty), by `RANGE_SCHEMA`.
+
+        The status of a tag that has fallen silent since is lowered, with reason STALE.
+        """
         ...
 
     def range(self, tag: str, start: int | None, end: int | None) -> pa.Table:
@@ -86,5 +101,6 @@ class Queries(Protocol):
         """Mean, min, max, count and good fraction over epoch-aligned windows, by `WINDOW_SCHEMA`.
 
         Windows without samples are left out; mean, min and max are null where no sample is Good.
+        `uncertain_as_good` widens mean, min and max only; good_fraction stays Good / count.
         """
         ...

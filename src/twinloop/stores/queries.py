@@ -1,0 +1,325 @@
+"""Answers from the embedded store, also in another process while `run` writes.
+
+Segments are listed first, then the output log is read after the last sealed offset: each row is in one
+of the two. Should a seal happen in between, the question is asked again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from twinloop.errors import LogError, QueryError
+from twinloop.stores.latest import Latest
+from twinloop.stores.rows import Entry, by_time, first_stored, tables
+from twinloop.stores.segments import (
+    Listing,
+    Segment,
+    footer,
+    is_damage,
+    list_segments,
+    open_parquet,
+    read_segment,
+)
+from twinloop.stores.store import RANGE_SCHEMA, WINDOW_SCHEMA
+
+__all__ = ["LocalQueries"]
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_LOWEST: Final = -(2**63)
+_HIGHEST: Final = 2**63 - 1
+_ATTEMPTS: Final = 5
+_RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
+_WINDOW_COLUMNS: Final = ["tag", "time", "value", "status", "offset"]
+
+_DUCKDB: Final[dict[str, str | bool | int | float | list[str]]] = {
+    "threads": 1,  # one order of summation, and a core left for `run`
+    "autoinstall_known_extensions": False,  # a query never downloads anything
+    "autoload_known_extensions": False,
+}
+_WINDOW_SQL: Final = """
+    SELECT time - ((time % $every) + $every) % $every AS start,
+           favg(value) FILTER (status >> 30 <= $worst),
+           min(value) FILTER (status >> 30 <= $worst),
+           max(value) FILTER (status >> 30 <= $worst),
+           count(*),
+           count(*) FILTER (status >> 30 = 0) / count(*)
+    FROM picked GROUP BY start ORDER BY start
+"""
+
+
+class LocalQueries:
+    """`Queries` over a store's directory and the outputs not yet sealed; safe to use from many threads.
+
+    Args:
+        directory: the store's; it need not exist yet.
+        names: full tag names by index, also of tags no longer in the plant file.
+        units: their units, by index.
+        unsealed: the output log's entries after an offset, ascending. It may raise or leave out entries
+            that were trimmed: the store has sealed those by then, and the question is asked again.
+        active: by index, whether `latest` of all tags shows it; all by default.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        names: Sequence[str],
+        units: Sequence[str],
+        unsealed: Callable[[int], Iterable[Entry]],
+        *,
+        active: Sequence[bool] | None = None,
+    ) -> None:
+        self._directory = directory
+        self._names = list(names)
+        self._units = list(units)
+        self._index = {name: index for index, name in enumerate(names) if name}
+        self._unsealed = unsealed
+        self._active = np.ones(len(self._names), bool) if active is None else np.asarray(active, bool)
+        self._damaged: set[Segment] = set()
+        self._lock = threading.Lock()
+        self._duckdb = duckdb.connect(":memory:", config=_DUCKDB)
+
+    def latest(self, tags: Sequence[str]) -> pa.Table:
+        """The newest sample of each tag by its own time, by `RANGE_SCHEMA`, in the order asked for.
+
+        All tags that ever had a sample when `tags` is empty, by name. A tag that has fallen silent shows its
+        last value with the status lowered and reason STALE; one without any sample has no row.
+
+        Raises:
+            QueryError: a tag is not known.
+        """
+        asked = [self._tag(name) for name in tags]
+
+        def ask(listing: Listing, entries: list[Entry]) -> pa.Table:
+            latest = Latest.at(self._directory, self._names, listing)
+            latest.add(entries)
+            return latest.rows()
+
+        rows = self._ask(ask)
+        position = {int(tag): at for at, tag in enumerate(rows["tag"].to_numpy())}
+        if not tags:
+            asked = sorted((tag for tag in position if self._shown(tag)), key=self._names.__getitem__)
+        picked = [position[tag] for tag in dict.fromkeys(asked) if tag in position]
+        return self._named(rows.take(pa.array(picked, pa.int64())))
+
+    def range(self, tag: str, start: int | None, end: int | None) -> pa.Table:
+        """Every sample received of a tag in [start, end), one row each, ascending time, by `RANGE_SCHEMA`.
+
+        Raises:
+            QueryError: the tag is not known.
+        """
+        return self._named(self._picked("samples", tag, start, end, _RANGE_COLUMNS))
+
+    def fills(self, tag: str, start: int | None, end: int | None) -> pa.Table:
+        """What stood in for a tag's bad or missing values in [start, end), by `RANGE_SCHEMA`.
+
+        Raises:
+            QueryError: the tag is not known.
+        """
+        return self._named(self._picked("fills", tag, start, end, _RANGE_COLUMNS))
+
+    def window(
+        self,
+        tag: str,
+        every_ns: int,
+        start: int | None,
+        end: int | None,
+        *,
+        uncertain_as_good: bool = False,
+    ) -> pa.Table:
+        """Mean, min, max, count and good fraction over epoch-aligned windows, by `WINDOW_SCHEMA`.
+
+        Windows without samples are left out; the first and last hold only what lies in [start, end).
+        `mean min max` are null where no sample counts. `good_fraction` is Good / count, however widely
+        `mean` was asked for. A mean is summed with compensation and in ascending time, so the same
+        samples give the same digits.
+
+        Raises:
+            QueryError: the tag is not known, or `every_ns` is not positive.
+        """
+        if every_ns <= 0:
+            raise QueryError(f"a window must be longer than nothing, not {every_ns} ns")
+        rows = self._picked("samples", tag, start, end, _WINDOW_COLUMNS)
+        worst = 1 if uncertain_as_good else 0
+        with self._lock:
+            self._duckdb.register("picked", rows)
+            try:
+                asked = {"every": every_ns, "worst": worst}
+                made: pa.Table = self._duckdb.sql(_WINDOW_SQL, params=asked).to_arrow_table()
+            finally:
+                self._duckdb.unregister("picked")
+        columns = [made.column(at).cast(field.type) for at, field in enumerate(WINDOW_SCHEMA)]
+        return pa.Table.from_arrays(columns, schema=WINDOW_SCHEMA)
+
+    def events(self, start: int | None, end: int | None) -> pa.Table:
+        """Events in [start, end) by ascending time: `time subject kind before after why`."""
+        return self._told("events", start, end)
+
+    def dead(self, start: int | None, end: int | None) -> pa.Table:
+        """Dead letters that arrived in [start, end): `time source origin reason detail raw`."""
+        return self._told("dead", start, end)
+
+    def snapshots(self, asset: str | None, start: int | None, end: int | None) -> pa.Table:
+        """Twin snapshots in [start, end) by ascending time, of one asset or of all.
+
+        Columns `time asset health why model state std horizon_s predictions nis`; `state` and `std` are
+        maps from name to number, `predictions` a list of `output unit now value persistence`.
+        """
+        return self._told("snapshots", start, end, asset)
+
+    def close(self) -> None:
+        """Let go of the memory held."""
+        self._duckdb.close()
+
+    def _picked(
+        self, kind: str, name: str, start: int | None, end: int | None, columns: list[str]
+    ) -> pa.Table:
+        """A tag's rows in [start, end), ascending time, one a time."""
+        tag = self._tag(name)
+        low, high = _bounds(start, end)
+
+        def ask(listing: Listing, entries: list[Entry]) -> pa.Table:
+            parts = [tables(entries, [kind])[kind].select(columns)]
+            parts += [
+                _read(segment, columns, tag, low, high) for segment in _meeting(listing, kind, low, high)
+            ]
+            return first_stored(pa.concat_tables([_of_tag(part, tag, low, high) for part in parts]))
+
+        return self._ask(ask)
+
+    def _told(self, kind: str, start: int | None, end: int | None, asset: str | None = None) -> pa.Table:
+        """Rows of a kind without tags in [start, end), ascending time."""
+        low, high = _bounds(start, end)
+
+        def ask(listing: Listing, entries: list[Entry]) -> pa.Table:
+            parts = [tables(entries, [kind])[kind]]
+            parts += [_read_whole(segment) for segment in _meeting(listing, kind, low, high)]
+            return by_time(pa.concat_tables([_within(part, low, high, asset) for part in parts]))
+
+        return _with_time(self._ask(ask)).drop_columns(["offset"])
+
+    def _ask(self, question: Callable[[Listing, list[Entry]], _T]) -> _T:
+        """The answer over all rows, sealed or not, asked again while seals or merges interfere."""
+        for attempt in range(_ATTEMPTS):
+            listing = list_segments(self._directory, self._damaged)
+            try:
+                entries = [entry for entry in self._unsealed(listing.covered) if entry[0] > listing.covered]
+                if list_segments(self._directory, self._damaged).covered != listing.covered:
+                    continue
+                return question(listing, entries)
+            except FileNotFoundError:
+                logger.debug("a segment was merged while it was read, asking again")
+            except _Damaged as damaged:
+                self._damaged.add(damaged.segment)
+                logger.warning("%s; its rows are left out", damaged)
+            except LogError:
+                sealed = list_segments(self._directory, self._damaged).covered != listing.covered
+                if not sealed or attempt == _ATTEMPTS - 1:
+                    raise
+        raise QueryError(f"{self._directory}: its files change faster than they can be read")
+
+    def _tag(self, name: str) -> int:
+        index = self._index.get(name)
+        if index is None:
+            near = difflib.get_close_matches(name, self._index, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise QueryError(f"no tag {name!r}{hint}")
+        return index
+
+    def _shown(self, tag: int) -> bool:
+        return tag < len(self._names) and bool(self._names[tag]) and bool(self._active[tag])
+
+    def _named(self, rows: pa.Table) -> pa.Table:
+        """Rows with names and units in place of indices, by `RANGE_SCHEMA`."""
+        tag = pa.array(rows["tag"].to_numpy())
+        made = {
+            "tag": pa.array(self._names, pa.string()).take(tag),
+            "unit": pa.array(self._units, pa.string()).take(tag),
+            "time": rows["time"].cast(pa.timestamp("ns", tz="UTC")),
+            "estimate_std": rows["estimate_std"].cast(pa.float64()),
+        }
+        columns = [made[name] if name in made else rows[name] for name in RANGE_SCHEMA.names]
+        return pa.Table.from_arrays(columns, schema=RANGE_SCHEMA)
+
+
+def _meeting(listing: Listing, kind: str, low: int, high: int) -> list[Segment]:
+    """Segments that may hold a row of [low, high)."""
+    found = []
+    for segment in listing.of(kind):
+        with _reading(segment):
+            if footer(segment).meets(low, high):
+                found.append(segment)
+    return found
+
+
+class _Damaged(Exception):  # noqa: N818 - caught here, never seen by a caller
+    """A segment cannot be read."""
+
+    def __init__(self, segment: Segment, why: Exception) -> None:
+        super().__init__(f"{segment.path}: damaged ({why})")
+        self.segment = segment
+
+
+@contextlib.contextmanager
+def _reading(segment: Segment) -> Iterator[None]:
+    """Tell a damaged segment from one that is gone."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if is_damage(error):
+            raise _Damaged(segment, error) from error
+        raise QueryError(f"{segment.path}: cannot be read: {error}") from error
+
+
+def _read(segment: Segment, columns: list[str], tag: int, low: int, high: int) -> pa.Table:
+    """The row groups of a segment that may hold a tag's rows of [low, high)."""
+    with _reading(segment):
+        groups = footer(segment).groups_with(tag, low, high)
+        with open_parquet(segment.path, footer(segment).parquet) as file:
+            table = file.read_row_groups(groups, columns=columns, use_threads=False)
+        return table.replace_schema_metadata(None)
+
+
+def _read_whole(segment: Segment) -> pa.Table:
+    with _reading(segment):
+        return read_segment(segment)
+
+
+def _of_tag(rows: pa.Table, tag: int, low: int, high: int) -> pa.Table:
+    """A tag's rows of [low, high) among rows sorted by (tag, time)."""
+    tags = rows["tag"].to_numpy()
+    first, last = np.searchsorted(tags, [tag, tag + 1])
+    first, last = first + np.searchsorted(rows["time"].to_numpy()[first:last], [low, high])
+    return rows.slice(int(first), int(last - first))
+
+
+def _within(rows: pa.Table, low: int, high: int, asset: str | None) -> pa.Table:
+    """Rows of [low, high), of one asset or of all."""
+    time = rows["time"].to_numpy()
+    picked = (time >= low) & (time < high)
+    if asset is not None:
+        picked &= pc.equal(rows["asset"], asset).to_numpy()
+    return rows.filter(pa.array(picked))
+
+
+def _bounds(start: int | None, end: int | None) -> tuple[int, int]:
+    return (_LOWEST if start is None else start, _HIGHEST if end is None else end)
+
+
+def _with_time(rows: pa.Table) -> pa.Table:
+    """Rows with `time` as a timestamp, first."""
+    return rows.set_column(0, "time", rows["time"].cast(pa.timestamp("ns", tz="UTC")))
