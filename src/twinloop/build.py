@@ -1,0 +1,397 @@
+"""From a plant file to running parts: the only file that names every part."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from twinloop.batch import Batch
+from twinloop.config.checks import topic_rule
+from twinloop.config.expand import cycle_ns, measures_of, nodes_of, tags_of
+from twinloop.config.models import (
+    LocalLogConfig,
+    MemoryLogConfig,
+    MqttSourceConfig,
+    OpcuaSourceConfig,
+    PlantConfig,
+    TlsConfig,
+)
+from twinloop.errors import ConfigError, StartError
+from twinloop.log.dictionary import Dictionary
+from twinloop.log.files import read_entries
+from twinloop.log.local import LocalLog
+from twinloop.log.log import Log
+from twinloop.log.memory import MemoryLog
+from twinloop.loop.checkpoint import Checkpoints
+from twinloop.loop.fold import Fold
+from twinloop.loop.metrics import Metrics
+from twinloop.loop.supervise import Append, Supervisor
+from twinloop.loop.sync import Loop, Parts
+from twinloop.records import Tick
+from twinloop.sources.clock import Clock
+from twinloop.sources.files import REPLAY, FileOptions, FileSource
+from twinloop.sources.mqtt import MqttOptions, MqttSource, parse_url, tls_context
+from twinloop.sources.opcua import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
+from twinloop.sources.source import Source
+from twinloop.sources.topics import TopicMap
+from twinloop.stages.estimate import EstimateStage
+from twinloop.stages.impute import ImputeStage
+from twinloop.stages.route import RouteStage
+from twinloop.stages.validate import ValidateStage
+from twinloop.stores.local import SEAL_AFTER_S, LocalStore
+from twinloop.tags import Refusal, Resolver, TagTable
+from twinloop.twin.models import MODELS
+from twinloop.twin.twin import AssetSpec, Twin
+
+__all__ = [
+    "Replay",
+    "Workplace",
+    "borrowed_workplace",
+    "build_loop",
+    "check_sources",
+    "workplace",
+]
+
+SECOND_NS: Final = 1_000_000_000
+_LOG_FILE_BYTES: Final = 64 << 20
+_NOTHING: Final = 2**63 - 1
+_MEMORY_SEAL_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Files to replay in place of the plant's own sources.
+
+    Attributes:
+        paths: CSV or Parquet files.
+        speed: recorded seconds per second; 0 for as fast as it goes.
+    """
+
+    paths: tuple[Path, ...]
+    speed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """A data directory and the tags in it.
+
+    Attributes:
+        owned: nobody else appends to it meanwhile, and this process may write.
+    """
+
+    config: PlantConfig
+    directory: Path
+    dictionary: Dictionary
+    table: TagTable
+    owned: bool = True
+
+
+class _Intake:
+    """What one source may ask of its surroundings; see `Intake`."""
+
+    def __init__(self, source: str, resolver: Resolver, dictionary: Dictionary) -> None:
+        self._source = source
+        self._resolver = resolver
+        self._dictionary = dictionary
+
+    def series(self, address: str, unit: str) -> int | Refusal:
+        key = (self._source, address, unit)
+        answer = self._resolver.resolve(key)
+        return answer if isinstance(answer, Refusal) else self._dictionary.index(key)
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+
+@contextmanager
+def workplace(config: PlantConfig) -> Iterator[Workplace]:
+    """Take the data directory for this process, for as long as the context is open.
+
+    Raises:
+        StartError: another process has it, or it cannot be made or written.
+    """
+    directory = config.data_dir
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("a+", encoding="ascii")
+    except OSError as error:
+        raise StartError(f"data_dir {directory} cannot be used: {error.strerror or error}") from error
+    with lock:
+        _take(lock.fileno(), directory)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        dictionary = Dictionary(directory / "dictionary.sqlite")
+        tags = tags_of(config)
+        table = TagTable(tags, dictionary.add_tags(tag.name for tag in tags))
+        try:
+            yield Workplace(config, directory, dictionary, table)
+        finally:
+            dictionary.close()
+
+
+@contextmanager
+def borrowed_workplace(config: PlantConfig) -> Iterator[Workplace]:
+    """The plant's tags without its data directory: nothing is written, no running twin is disturbed."""
+    dictionary = Dictionary(None)
+    tags = tags_of(config)
+    table = TagTable(tags, dictionary.add_tags(tag.name for tag in tags))
+    try:
+        yield Workplace(config, config.data_dir, dictionary, table, owned=False)
+    finally:
+        dictionary.close()
+
+
+def _take(descriptor: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = (directory / "lock").read_text(encoding="ascii").strip() or "unknown"
+        raise StartError(
+            f"data_dir {directory} is in use by another twinloop (process {holder}): "
+            "stop it first, or give this plant a data_dir of its own"
+        ) from error
+
+
+def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None) -> tuple[Loop, Fold]:
+    """The loop of a plant, ready to run, and its fold.
+
+    Must be called on the event loop that will run it.
+
+    Raises:
+        ConfigError: the plant file asks for what cannot be.
+        LogError: the data directory's logs cannot be used.
+    """
+    config, table = place.config, place.table
+    resolver = Resolver(table, _namers(config))
+    fold = _fold(place, resolver)
+    store, log, outputs = _stores(place)
+    period_ns = cycle_ns(config)
+    tiers = _tiers(config, table)
+    parts = Parts(
+        log=log,
+        outputs=outputs,
+        fold=fold,
+        store=store,
+        metrics=metrics,
+        checkpoints=Checkpoints(place.directory / "checkpoints") if isinstance(log, LocalLog) else None,
+        clock=None if replay else Clock(period_ns, tiers),
+    )
+
+    def supervisors(append: Append) -> Sequence[Supervisor]:
+        if replay is not None:
+            stale = table.column("stale_ns").max(initial=0)
+            options = FileOptions(
+                replay.paths, period_ns, tuple(tiers), 2 * int(stale) + period_ns, replay.speed
+            )
+            return [Supervisor(FileSource(options, _Intake(REPLAY, resolver, place.dictionary)), append)]
+        return [
+            Supervisor(source, append, silence_s=_silence_s(config, source.name))
+            for source in _sources(place, resolver)
+        ]
+
+    return Loop(parts, supervisors), fold
+
+
+def _fold(place: Workplace, resolver: Resolver) -> Fold:
+    table = place.table
+    twin = Twin(_assets(place.config, table), table)
+    fold = Fold(
+        RouteStage(resolver, place.dictionary.key),
+        ValidateStage(table),
+        ImputeStage(table, twin.model_value),
+        EstimateStage(table),
+        twin,
+    )
+    _warm(table)
+    return fold
+
+
+def _warm(table: TagTable) -> None:
+    """Compile or load the kernels before the first cycle is timed, on stages of their own."""
+    batch = Batch.raw(tag=[0, 0], time=[1, 2], value=[1.0, 1.0]) if len(table) else Batch.empty()
+    batch = ValidateStage(table).step(batch, [])
+    ImputeStage(table).step(batch)
+    EstimateStage(table).step(batch, [])
+    ValidateStage(table).tick(Tick(1, []), [])
+
+
+def _stores(place: Workplace) -> tuple[LocalStore, Log, Log]:
+    directory, config = place.directory, place.config.log
+    names = place.table.names
+    first_output = min((offset for offset, _ in read_entries(directory / "outputs", -1, 1)), default=_NOTHING)
+    # What is not sealed dies with a log in memory: seal it sooner.
+    seal_s = _MEMORY_SEAL_S if isinstance(config, MemoryLogConfig) else SEAL_AFTER_S
+    store = LocalStore(directory / "store", names, redeliverable_from=first_output, seal_after_s=seal_s)
+    if isinstance(config, MemoryLogConfig):
+        size = config.max_size
+        return store, MemoryLog(max_bytes=size), MemoryLog(max_bytes=size, first=store.covered + 1)
+    checkpoint = Checkpoints(directory / "checkpoints").load()
+    log = _local_log(directory / "log", config, first=checkpoint.offset + 1 if checkpoint else 0)
+    # Outputs can be folded again, so their commits need not wait for the disk.
+    outputs = _local_log(directory / "outputs", config, first=store.covered + 1, durable=False)
+    return store, log, outputs
+
+
+def _local_log(directory: Path, config: LocalLogConfig, *, first: int, durable: bool = True) -> LocalLog:
+    return LocalLog(
+        directory,
+        max_bytes=config.max_size,
+        max_age_ns=config.keep,
+        file_bytes=_LOG_FILE_BYTES,
+        durable=durable,
+        first=first,
+    )
+
+
+def _tiers(config: PlantConfig, table: TagTable) -> list[int]:
+    return sorted({tag.every_ns for _, tag in table.items()} | {a.every for a in config.assets.values()})
+
+
+def _assets(config: PlantConfig, table: TagTable) -> list[AssetSpec]:
+    return [
+        AssetSpec(
+            name=name,
+            tags=table.of_asset(name),
+            model=asset.model,
+            parameters=asset.parameters,
+            measures=_measures(config, name),
+            horizon_s=asset.horizon / SECOND_NS,
+            every_ns=asset.every,
+        )
+        for name, asset in config.assets.items()
+    ]
+
+
+def _measures(config: PlantConfig, name: str) -> dict[str, str]:
+    """Full tag name by model output and input; empty for none, so that no namesake is taken."""
+    model = MODELS.get(config.assets[name].model or "")
+    if model is None:
+        return {}
+    return dict.fromkeys((*model.outputs, *model.inputs), "") | measures_of(config, name, model)
+
+
+def _namers(config: PlantConfig) -> dict[str, Callable[[str], str | None]]:
+    """By source: the way from an address to a full tag name."""
+    namers: dict[str, Callable[[str], str | None]] = {REPLAY: str}
+    for name, source in config.sources.items():
+        if isinstance(source, MqttSourceConfig):
+            namers[name] = _topics(name, source).name_of
+        else:
+            namers[name] = {node.address: node.tag for node in _nodes(config, source)}.get
+    return namers
+
+
+def _topics(name: str, source: MqttSourceConfig) -> TopicMap:
+    try:
+        return TopicMap([topic_rule(text, topic) for text, topic in source.topics.items()])
+    except ConfigError as error:
+        raise ConfigError(f"sources.{name}.topics: {error}") from error
+
+
+def _nodes(config: PlantConfig, source: OpcuaSourceConfig) -> list[OpcuaNode]:
+    every = {tag.name: tag.every_ns / SECOND_NS for tag in tags_of(config)}
+    return [OpcuaNode(node.address, node.tag, every[node.tag]) for node in nodes_of(config, source)]
+
+
+def _sources(place: Workplace, resolver: Resolver) -> list[Source]:
+    made: list[Source] = []
+    for name, source in place.config.sources.items():
+        intake = _Intake(name, resolver, place.dictionary)
+        if isinstance(source, MqttSourceConfig):
+            made.append(MqttSource(_mqtt_options(place, name, source), intake))
+        else:
+            made.append(OpcuaSource(_opcua_options(place, name, source), intake))
+    return made
+
+
+def _mqtt_options(place: Workplace, name: str, source: MqttSourceConfig) -> MqttOptions:
+    try:
+        endpoint = parse_url(source.url)
+        tls = source.tls or TlsConfig(ca=None, cert=None, key=None)
+        context = tls_context(tls.ca, tls.cert, tls.key) if endpoint.tls else None
+    except ConfigError as error:
+        raise ConfigError(f"sources.{name}.{error}") from error
+    topics = _topics(name, source)
+    names = [tag.name for _, tag in place.table.items()]
+    return MqttOptions(
+        name=name,
+        host=endpoint.host,
+        port=endpoint.port,
+        topics=topics,
+        client_id=source.client_id or _client_id(place, name),
+        tls=context,
+        username=source.username,
+        password=source.password.get_secret_value() if source.password else None,
+        protocol=source.protocol,
+        qos=source.qos,
+        clean_start=source.clean_start,
+        session_expiry_s=_whole_seconds(source.session_expiry),
+        receive_maximum=source.receive_maximum,
+        keepalive_s=_whole_seconds(source.keepalive),
+        connect_timeout_s=source.connect_timeout / SECOND_NS,
+        max_payload=source.max_payload,
+        expected=[tag for tag in names if topics.topic_of(tag) is not None],
+    )
+
+
+def _whole_seconds(duration_ns: int) -> int:
+    """Rounded up, as MQTT counts in seconds."""
+    return -(-duration_ns // SECOND_NS)
+
+
+def _client_id(place: Workplace, source: str) -> str:
+    """Stable for this data directory and alone at the broker: plant, source and a random part kept here."""
+    path = place.directory / "client-id"
+    if path.exists():
+        own = path.read_text(encoding="ascii").strip()
+    else:
+        own = secrets.token_hex(6)
+        if place.owned:
+            path.write_text(f"{own}\n", encoding="ascii")
+    return f"twinloop-{place.config.plant}-{source}-{own}"
+
+
+def _opcua_options(place: Workplace, name: str, source: OpcuaSourceConfig) -> OpcuaOptions:
+    nodes = _nodes(place.config, source)
+    stale = {tag.name: tag.stale_ns / SECOND_NS for _, tag in place.table.items()}
+    return OpcuaOptions(
+        name=name,
+        url=source.url,
+        nodes=tuple(nodes),
+        mode=source.mode,
+        publishing_interval_s=source.publishing_interval / SECOND_NS,
+        sampling_interval_s=source.sampling_interval / SECOND_NS,
+        queue_size=source.queue_size,
+        username=source.username,
+        password=source.password.get_secret_value() if source.password else None,
+        security=OpcuaSecurity(
+            policy=source.security.policy,
+            mode=source.security.mode,
+            certificate=source.security.cert,
+            private_key=source.security.key,
+            server_certificate=source.security.server_cert,
+        ),
+        connect_timeout_s=source.connect_timeout / SECOND_NS,
+        retry_s=source.retry / SECOND_NS,
+        session_timeout_s=source.session_timeout / SECOND_NS,
+        keepalive_s=source.keepalive / SECOND_NS,
+        # Read well before it would count as stale: a value that does not change is not a lost one.
+        reread_after_s={node.address: 0.6 * stale.get(node.tag, 0.0) for node in nodes},
+    )
+
+
+def _silence_s(config: PlantConfig, name: str) -> float:
+    return (config.sources[name].silence or 0) / SECOND_NS
+
+
+def check_sources(place: Workplace) -> list[Source]:
+    """The plant's sources, for `twinloop check`; they have not connected."""
+    return _sources(place, Resolver(place.table, _namers(place.config)))

@@ -1,0 +1,7 @@
+"""The command `twinloop`."""
+
+from __future__ import annotations
+
+from twinloop.cli.main import main
+
+__all__ = ["main"]

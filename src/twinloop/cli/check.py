@@ -1,0 +1,89 @@
+"""`twinloop check`: is the plant file right, can everything be reached, and what does each tag say now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, TextIO
+
+import pyarrow as pa
+
+from twinloop.build import borrowed_workplace, check_sources
+from twinloop.config.plantfile import read
+from twinloop.errors import LinkError
+from twinloop.present import time_text, to_table
+from twinloop.sources.source import Reading, Source
+
+__all__ = ["check"]
+
+_COLUMNS: Final = pa.schema(
+    [
+        (name, pa.string())
+        for name in ("source", "tag", "value", "unit", "status", "time", "address", "problem")
+    ]
+)
+
+
+async def check(path: Path, env: Mapping[str, str], out: TextIO, within_s: float) -> int:
+    """Connect to every source, read each tag once, and print the table; returns the number of problems.
+
+    Sessions are its own: a running twin of the same plant is not disturbed.
+
+    Args:
+        path: the plant file.
+        env: where `${NAME}` comes from.
+        out: where the table goes.
+        within_s: how long each source may take, seconds.
+
+    Raises:
+        ConfigError: the plant file cannot be used.
+    """
+    loaded = read(path, env)
+    with borrowed_workplace(loaded.config) as place:
+        sources = check_sources(place)
+        answers = await asyncio.gather(*[_ask(source, within_s) for source in sources])
+        fed = {reading.tag for _, readings in answers for reading in readings if not reading.problem}
+        orphans = [tag.name for _, tag in place.table.items() if tag.name not in fed]
+    named = {reading.tag for _, readings in answers for reading in readings}
+    table = _table(sources, [readings for _, readings in answers])
+    if len(table):
+        out.write(to_table(table, terminal=out.isatty()))
+    lines = [*loaded.warnings, *(problem for problem, _ in answers if problem)]
+    problems = sum(bool(problem) + _count(readings) for problem, readings in answers)
+    if not any(problem for problem, _ in answers):
+        lost = [name for name in orphans if name not in named]
+        lines += [f"no source feeds {name}" for name in lost]
+        problems += len(lost)
+    lines.append("all is well" if not problems else f"problems: {problems}")
+    out.writelines(f"{line}\n" for line in lines)
+    return problems
+
+
+def _count(readings: list[Reading]) -> int:
+    return sum(bool(reading.problem) for reading in readings)
+
+
+async def _ask(source: Source, within_s: float) -> tuple[str, list[Reading]]:
+    try:
+        return "", await source.check(within_s)
+    except LinkError as error:
+        return str(error), []
+
+
+def _table(sources: list[Source], answers: list[list[Reading]]) -> pa.Table:
+    rows = [
+        {
+            "source": source.name,
+            "tag": reading.tag,
+            "value": reading.value,
+            "unit": reading.unit,
+            "status": reading.status,
+            "time": time_text(reading.time_ns) if reading.time_ns else "",
+            "address": reading.address,
+            "problem": reading.problem,
+        }
+        for source, readings in zip(sources, answers, strict=True)
+        for reading in readings
+    ]
+    return pa.Table.from_pylist(rows, _COLUMNS)

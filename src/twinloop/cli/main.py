@@ -1,0 +1,246 @@
+"""The command `twinloop`: what it takes, what it prints, and what it exits with.
+
+Exit codes: 0 done, 1 it ran and something failed, 2 usage or plant file refused. Results go to stdout,
+messages to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, NoReturn
+
+from twinloop.cli.logsetup import configure
+from twinloop.errors import ConfigError, QueryError, TwinloopError
+
+__all__ = ["main", "parser"]
+
+DONE: Final = 0
+FAILED: Final = 1
+REFUSED: Final = 2
+_CHECK_WITHIN_S: Final = 10.0
+
+_log = logging.getLogger("twinloop")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line and where to read on, as every other message of ours."""
+        self.exit(REFUSED, f"{self.prog}: {message}\ntry `{self.prog} --help`\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; `tests/test_docs.py` holds the documentation against it."""
+    top = _Parser(prog="twinloop", description="A live digital twin of a process plant.")
+    top.add_argument("--version", action="version", version=f"twinloop {version('twinloop')}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    demo = _command(commands, "demo", _demo, "the simulated plant and its twin, live")
+    demo.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds; default: never")
+    demo.add_argument("--reactors", type=_reactors, default=2, metavar="N", help="how many; default 2")
+    demo.add_argument("--port", type=_port, default=8800, metavar="P", help="web port; default 8800")
+
+    run = _command(commands, "run", _run, "run the twin of a plant until SIGINT or SIGTERM")
+    run.add_argument("plant", type=Path, metavar="PLANT.yaml")
+    run.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds")
+
+    check = _command(commands, "check", _check, "validate the plant file, connect, read each tag once")
+    check.add_argument("plant", type=Path, metavar="PLANT.yaml")
+
+    _query_command(commands)
+
+    replay = _command(commands, "replay", _replay, "fold recorded samples from CSV or Parquet files")
+    replay.add_argument("plant", type=Path, metavar="PLANT.yaml")
+    replay.add_argument("files", type=Path, nargs="+", metavar="FILE", help="time, tag, value[, status]")
+    replay.add_argument(
+        "--speed", type=_speed, default=0.0, metavar="max|N", help="recorded seconds a second; default max"
+    )
+
+    _command(commands, "schema", _schema, "print the JSON Schema of the plant file")
+    return top
+
+
+def _command(
+    commands: argparse._SubParsersAction[_Parser],
+    name: str,
+    function: Callable[[argparse.Namespace], int],
+    text: str,
+) -> _Parser:
+    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.set_defaults(function=function)
+    command.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="of messages on stderr"
+    )
+    command.add_argument("--debug", action="store_true", help="also debug messages, and tracebacks")
+    return command
+
+
+def _query_command(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from twinloop.present import FORMATS
+
+    query = _command(commands, "query", _query, "ask the store, also while `run` is running")
+    query.add_argument("plant", type=Path, metavar="PLANT.yaml")
+    query.add_argument(
+        "what",
+        choices=("latest", "range", "window", "events", "dead", "snapshots"),
+        metavar="WHAT",
+        help="latest [TAG ...] | range TAG | window TAG --every 1m | events | dead | snapshots [ASSET]",
+    )
+    query.add_argument("names", nargs="*", metavar="TAG", help="full tag names, ASSET.tag")
+    query.add_argument("--start", metavar="T", help="ISO 8601, or relative to now: -1h; included")
+    query.add_argument("--end", metavar="T", help="the same; not included")
+    query.add_argument("--every", metavar="D", help="width of a window: 10s, 1m, 1h")
+    query.add_argument("--uncertain-as-good", action="store_true", help="windows count Uncertain values too")
+    query.add_argument("--format", choices=FORMATS, default="table")
+    query.add_argument("--output", type=Path, metavar="FILE", help="write there instead of stdout")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise ValueError
+    return value
+
+
+def _reactors(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 500:
+        raise argparse.ArgumentTypeError("must be 1 to 500")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError("must be 0 to 65535")
+    return value
+
+
+def _speed(text: str) -> float:
+    return 0.0 if text == "max" else _positive(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code and never shows a traceback for a user's mistake."""
+    options = parser().parse_args(arguments)
+    configure(options.log_format, debug=options.debug)
+    try:
+        function: Callable[[argparse.Namespace], int] = options.function
+        return function(options)
+    except (ConfigError, QueryError) as error:
+        return _say(error, REFUSED, options)
+    except TwinloopError as error:
+        return _say(error, FAILED, options)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): that is its right.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _say(error: TwinloopError, code: int, options: argparse.Namespace) -> int:
+    if options.debug:
+        _log.exception("%s", error)
+    else:
+        _log.error("%s", error)
+    return code
+
+
+def _run(options: argparse.Namespace) -> int:
+    return asyncio.run(_run_until_stopped(options.plant, options.seconds))
+
+
+async def _run_until_stopped(path: Path, seconds: float | None) -> int:
+    from twinloop.running import running
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with running(path, os.environ) as twin:
+        _log.info("running %s; SIGINT or SIGTERM stops it", path)
+        if seconds is not None:
+            loop.call_later(seconds, stop.set)
+        ended = asyncio.create_task(twin.wait())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if ended.done():
+            ended.result()
+        else:
+            ended.cancel()
+            _log.info("stopping: folding and storing what was received")
+    _log.info("%s", twin.summary())
+    return DONE
+
+
+def _replay(options: argparse.Namespace) -> int:
+    return asyncio.run(_replay_files(options.plant, tuple(options.files), options.speed))
+
+
+async def _replay_files(path: Path, files: tuple[Path, ...], speed: float) -> int:
+    from twinloop.build import Replay
+    from twinloop.running import running
+
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(f"{file}: no such file")
+    async with running(path, os.environ, replay=Replay(files, speed)) as twin:
+        await twin.wait()
+    _log.info("%s", twin.summary())
+    return DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    from twinloop.cli.check import check
+
+    return FAILED if asyncio.run(check(options.plant, os.environ, sys.stdout, _CHECK_WITHIN_S)) else DONE
+
+
+def _query(options: argparse.Namespace) -> int:
+    from twinloop.cli.query import Question, ask
+    from twinloop.config.plantfile import load
+    from twinloop.history import open_queries
+    from twinloop.present import write
+
+    question = Question(
+        what=options.what,
+        names=tuple(options.names),
+        start=options.start,
+        end=options.end,
+        every=options.every,
+        uncertain_as_good=options.uncertain_as_good,
+    )
+    queries = open_queries(load(options.plant, os.environ))
+    table = ask(queries, question, time.time_ns())
+    terminal = options.output is None and sys.stdout.isatty()
+    write(table, options.what, options.format, options.output or sys.stdout, terminal=terminal)
+    return DONE
+
+
+def _schema(options: argparse.Namespace) -> int:  # noqa: ARG001 - every command has the same form
+    from twinloop.config.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))  # noqa: T201 - the command's result
+    return DONE
+
+
+def _demo(options: argparse.Namespace) -> int:
+    return asyncio.run(_demonstrate(options.seconds, options.reactors, options.port))
+
+
+async def _demonstrate(seconds: float | None, reactors: int, port: int) -> int:
+    from twinloop.running import running
+    from twinloop.simulate.demo import run_demo
+
+    return await run_demo(seconds, reactors, port, lambda path: running(path, os.environ))

@@ -1,0 +1,66 @@
+"""Questions as users write them, put to a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from twinloop.errors import QueryError
+from twinloop.stores.queries import LocalQueries
+from twinloop.timetext import parse_duration, parse_time
+
+__all__ = ["Question", "What", "ask"]
+
+What = Literal["latest", "range", "window", "events", "dead", "snapshots"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question; times and durations as text.
+
+    Attributes:
+        what: which.
+        names: tags (or one asset, for `snapshots`).
+        start, end: `2026-01-01T00:00:00Z`, `-1h`, `now`; None is open.
+        every: width of a window.
+        uncertain_as_good: windows count Uncertain values too.
+    """
+
+    what: What
+    names: tuple[str, ...] = ()
+    start: str | None = None
+    end: str | None = None
+    every: str | None = None
+    uncertain_as_good: bool = False
+
+
+def ask(queries: LocalQueries, question: Question, now_ns: int) -> pa.Table:
+    """The answer, with columns as in `twinloop.stores.store`.
+
+    Raises:
+        QueryError: a name is unknown, or the question is not complete.
+    """
+    start = parse_time(question.start, now_ns) if question.start else None
+    end = parse_time(question.end, now_ns) if question.end else None
+    names = question.names
+    if question.what == "latest":
+        return queries.latest(names)
+    if question.what in {"events", "dead"} and names:
+        raise QueryError(f"`{question.what}` takes no names")
+    if question.what == "events":
+        return queries.events(start, end)
+    if question.what == "dead":
+        return queries.dead(start, end)
+    if question.what == "snapshots":
+        return queries.snapshots(names[0] if names else None, start, end)
+    if len(names) != 1:
+        raise QueryError(f"`{question.what}` takes exactly one tag, ASSET.tag")
+    if question.what == "range":
+        return queries.range(names[0], start, end)
+    if question.every is None:
+        raise QueryError("`window` needs --every, such as --every 1m")
+    every_ns = parse_duration(question.every)
+    widened = question.uncertain_as_good
+    return queries.window(names[0], every_ns, start, end, uncertain_as_good=widened)

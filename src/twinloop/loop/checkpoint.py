@@ -1,0 +1,84 @@
+"""Checkpoints: the fold's state with the offset it covers, written atomically, two kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from twinloop.errors import LogError
+
+__all__ = ["Checkpoint", "Checkpoints"]
+
+_log = logging.getLogger("twinloop.checkpoint")
+
+VERSION: Final = 1
+_KEPT: Final = 2
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """The fold's state after the record at `offset`.
+
+    Attributes:
+        version: of this layout.
+        offset: the newest record the state covers; -1 for none.
+        state: the fold's own bytes.
+        crc: CRC-32 of `state`.
+    """
+
+    version: int
+    offset: int
+    state: bytes
+    crc: int
+
+
+class Checkpoints:
+    """A directory of checkpoints, named by offset.
+
+    Args:
+        directory: made where it is missing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def save(self, offset: int, state: bytes) -> None:
+        """Write a checkpoint aside, sync it, rename it into place, and drop all but the newest two.
+
+        Raises:
+            LogError: it cannot be written.
+        """
+        checkpoint = Checkpoint(VERSION, offset, state, zlib.crc32(state))
+        path = self._directory / f"{offset + 1:020d}.checkpoint"
+        aside = path.with_suffix(".tmp")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as file:
+                file.write(msgspec.msgpack.encode(checkpoint))
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+            for old in self._paths()[_KEPT:]:
+                old.unlink()
+        except OSError as error:
+            raise LogError(f"the checkpoint {path} cannot be written: {error}") from error
+
+    def load(self) -> Checkpoint | None:
+        """The newest checkpoint that can be read, or None; each that cannot be is named in the log."""
+        for path in self._paths():
+            try:
+                found = msgspec.msgpack.decode(path.read_bytes(), type=Checkpoint)
+            except (OSError, msgspec.MsgspecError) as error:
+                _log.warning("the checkpoint %s cannot be read (%s): taking the one before", path, error)
+                continue
+            if found.version == VERSION and found.crc == zlib.crc32(found.state):
+                return found
+            _log.warning("the checkpoint %s is damaged or of another version: taking the one before", path)
+        return None
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._directory.glob("*.checkpoint"), reverse=True)

@@ -1,0 +1,206 @@
+"""The one owner of reconnection: connect, watch the data's age, back off, connect again.
+
+A failure is logged once and its recovery once, however many attempts lie between; every change of a link
+enters the log as a record, so that the fold knows it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum, unique
+from typing import Final
+
+from twinloop.errors import LinkError
+from twinloop.records import DeadLetters, Link, LinkState, Record, Tick
+from twinloop.sources.source import Delivery, Source
+
+__all__ = ["Backoff", "LinkFigures", "LinkPhase", "Supervisor"]
+
+_log = logging.getLogger("twinloop.sources")
+
+FIRST_RETRY_S: Final = 1.0
+LONGEST_RETRY_S: Final = 30.0
+_IN_FLIGHT: Final = 64
+
+Append = Callable[[Record, int], Awaitable[int]]
+
+
+@unique
+class LinkPhase(StrEnum):
+    """Where a source's link is, for metrics and the page."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    WAITING = "waiting"
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class LinkFigures:
+    """Counters of one source; everything heard is counted.
+
+    Attributes:
+        phase: where the link is.
+        attempts, connects: connection attempts and successes.
+        samples, dead_letters, deliveries: handed to the log since the start.
+        newest_ns: arrival of the newest delivery by this host's clock; 0 before any.
+        problem: the last failure in words; empty while up.
+    """
+
+    phase: LinkPhase = LinkPhase.CONNECTING
+    attempts: int = 0
+    connects: int = 0
+    samples: int = 0
+    dead_letters: int = 0
+    deliveries: int = 0
+    newest_ns: int = 0
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Waiting times between attempts: within 1 s at first, doubled to at most 30 s, jittered.
+
+    Jitter keeps many twins from storming one broker that came back.
+    """
+
+    first_s: float = FIRST_RETRY_S
+    longest_s: float = LONGEST_RETRY_S
+    draw: Callable[[], float] = field(default=random.random)
+    _step: int = 0
+
+    def next_s(self) -> float:
+        """The next waiting time: half to all of the present step."""
+        step_s = min(self.first_s * 2.0**self._step, self.longest_s)
+        self._step = min(self._step + 1, 16)
+        return step_s * (0.5 + 0.5 * self.draw())
+
+    def reset(self) -> None:
+        """Begin with the first step again, after data has flowed."""
+        self._step = 0
+
+
+class Supervisor:
+    """Keeps one source connected and brings what it hears into the log, in order.
+
+    Args:
+        source: the source; it makes one attempt at a time and never reconnects itself.
+        append: takes a record for the log; awaiting it gives the offset once durable.
+        silence_s: connect again when nothing is heard for so long, whatever the socket says; 0 never.
+        backoff: waiting times.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        append: Append,
+        *,
+        silence_s: float = 0.0,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._source = source
+        self._append = append
+        self._silence_s = silence_s
+        self._backoff = backoff or Backoff()
+        self._slots = asyncio.Semaphore(_IN_FLIGHT)
+        self.figures = LinkFigures()
+
+    @property
+    def name(self) -> str:
+        """The source's name in the plant file."""
+        return self._source.name
+
+    async def run(self) -> None:
+        """Connect and go on until cancelled, or until the source is exhausted."""
+        while True:
+            self.figures.phase = LinkPhase.CONNECTING
+            self.figures.attempts += 1
+            try:
+                await self._session()
+            except LinkError as error:
+                await self._lost(str(error))
+            else:
+                self.figures.phase = LinkPhase.ENDED
+                return
+            self.figures.phase = LinkPhase.WAITING
+            await asyncio.sleep(self._backoff.next_s())
+
+    async def _session(self) -> None:
+        async with self._source.connect() as deliveries:
+            await self._found()
+            stream = aiter(deliveries)
+            while True:
+                try:
+                    async with asyncio.timeout(self._silence_s or None):
+                        delivery = await anext(stream)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError as error:
+                    raise LinkError(
+                        f"{self.name}: connected, but nothing was heard for {self._silence_s:g} s"
+                    ) from error
+                await self._take(delivery)
+                self._backoff.reset()
+
+    async def _take(self, delivery: Delivery) -> None:
+        """Append a delivery; the source is acknowledged when its last record is durable."""
+        await self._slots.acquire()
+        self._count(delivery)
+        last: Awaitable[int] | None = None
+        for record in delivery.records:
+            stamp = record.time if isinstance(record, Tick) else self.figures.newest_ns
+            last = self._append(record, stamp)
+        if last is None:
+            self._slots.release()
+            delivery.ack()
+            return
+        durable = asyncio.ensure_future(last)
+        durable.add_done_callback(lambda done: self._durable(done, delivery))
+
+    def _durable(self, done: asyncio.Future[int], delivery: Delivery) -> None:
+        self._slots.release()
+        if not done.cancelled() and done.exception() is None:
+            delivery.ack()
+
+    def _count(self, delivery: Delivery) -> None:
+        self.figures.deliveries += 1
+        self.figures.samples += delivery.samples
+        self.figures.newest_ns = time.time_ns()
+        for record in delivery.records:
+            if isinstance(record, DeadLetters):
+                self.figures.dead_letters += len(record.letters)
+            elif isinstance(record, Link) and record.state is LinkState.ADDRESS_LOST:
+                _log.warning("%s: %s is not read: %s", self.name, record.address, record.why)
+            elif isinstance(record, Link) and record.state is LinkState.ADDRESS_FOUND:
+                _log.info("%s: %s is read again", self.name, record.address)
+
+    async def drained(self) -> None:
+        """Return when everything taken is durable and acknowledged."""
+        for _ in range(_IN_FLIGHT):
+            await self._slots.acquire()
+        for _ in range(_IN_FLIGHT):
+            self._slots.release()
+
+    async def _found(self) -> None:
+        again = " again" if self.figures.connects else ""
+        self.figures.phase = LinkPhase.UP
+        self.figures.connects += 1
+        self.figures.problem = ""
+        _log.info("%s: connected%s", self.name, again)
+        await self._note(LinkState.UP)
+
+    async def _lost(self, problem: str) -> None:
+        was_up = self.figures.phase is LinkPhase.UP
+        if was_up or problem != self.figures.problem:
+            _log.warning("%s; trying again until it works", problem.rstrip("."))
+            await self._note(LinkState.DOWN, problem)
+        self.figures.problem = problem
+
+    async def _note(self, state: LinkState, why: str = "") -> None:
+        now = time.time_ns()
+        await self._append(Link(now, self.name, state, why=why), now)
