@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,12 @@ def test_numbers_once_given_survive_and_are_never_given_again(tmp_path: Path) ->
     readonly = Dictionary(path, readonly=True)
     assert readonly.tags["R101.c"] == 2
     readonly.close()
+
+
+def test_any_thread_may_ask_for_a_number_and_two_threads_get_the_same() -> None:
+    dictionary = Dictionary(None)
+    keys = [("field", f"a/{i % 50}", "") for i in range(1000)]
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(dictionary.index, keys))
+    assert numbers == [dictionary.index(key) for key in keys]
+    assert sorted(set(numbers)) == list(range(50))

@@ -25,8 +25,8 @@ from mqttium.api import AsyncClient
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from twinloop import plantfile
 from twinloop.batch import Batch
+from twinloop.config import plantfile
 from twinloop.errors import ConfigError, LinkError, LogError
 from twinloop.records import Event, EventKind, Outputs, Prediction, Snapshot
 from twinloop.screen import PlantView

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -199,3 +201,28 @@ def test_a_topic_made_from_names_gives_them_back(asset: str, tag: str) -> None:
 def test_a_topic_as_long_as_mqtt_allows_is_read_in_linear_time() -> None:
     """Many separators in one level must not make it try every way to split."""
     assert TopicPattern("{asset}-{tag}z/end").names("-" * 65_000 + "/end") is None
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(["a", "b", "+", "#"]), min_size=1, max_size=4), min_size=1, max_size=4)
+)
+def test_a_filter_is_left_out_only_when_another_brings_all_its_topics(levels: list[list[str]]) -> None:
+    texts = [
+        "/".join([*(each for each in one if each != "#"), *(["#"] if "#" in one else [])]) for one in levels
+    ]
+    rules = [TopicRule(TopicPattern(text, asset="A", tag="t")) for text in texts]
+    kept = TopicMap(rules).subscriptions
+    assert len(set(kept)) == len(kept)
+    for length in range(1, 5):
+        for topic in itertools.product("abc", repeat=length):
+            heard = "/".join(topic)
+            wanted = any(rule.pattern.names(heard) for rule in rules)
+            brought = [text for text in kept if TopicPattern(text, asset="A", tag="t").names(heard)]
+            assert bool(brought) == wanted
+
+
+def test_a_pattern_within_a_wider_one_is_not_subscribed_to_twice() -> None:
+    special, general = TopicPattern("p/{asset}/flow", tag="f"), TopicPattern("p/{asset}/{tag}")
+    topics = TopicMap([TopicRule(special), TopicRule(general)])
+    assert topics.subscriptions == ("p/+/+",)
+    assert topics.name_of("p/A/flow") == "A.f"

@@ -41,11 +41,13 @@ def command(
     )
 
 
-def query(plant: Path, what: What, *names: str, **rest: str) -> list[dict[str, str]]:
+def query(
+    plant: Path, what: What, *names: str, end: str | None = None, every: str | None = None
+) -> list[dict[str, str]]:
     """The rows `twinloop query PLANT WHAT NAMES --format csv` prints, asked from this process."""
     queries = open_queries(load(plant, os.environ))
     try:
-        table = ask(queries, Question(what, names, **rest), time.time_ns())
+        table = ask(queries, Question(what, names, end=end, every=every), time.time_ns())
     finally:
         queries.close()
     return list(csv.DictReader(io.StringIO(render(table, what, "csv").decode())))

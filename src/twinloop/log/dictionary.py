@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,7 @@ _SCHEMA: Final = (
 class Dictionary:
     """Numbers for series keys and tag names; a new one is on disk before it is given out.
 
-    Everything is also held in memory, so that asking costs no I/O.
+    Everything is also held in memory, so that asking costs no I/O; any thread may ask.
 
     Args:
         path: the SQLite file, made where it is missing; None keeps the numbers in memory only.
@@ -36,11 +37,12 @@ class Dictionary:
 
     def __init__(self, path: Path | None, *, readonly: bool = False) -> None:
         self._path = path
+        self._lock = threading.Lock()
         try:
             if readonly and path is not None:
-                self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+                self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
             else:
-                self._db = sqlite3.connect(path or ":memory:")
+                self._db = sqlite3.connect(path or ":memory:", check_same_thread=False)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
                 for statement in _SCHEMA:
@@ -61,11 +63,14 @@ class Dictionary:
         known = self._indices.get(key)
         if known is not None:
             return known
-        index = len(self._series)
-        self._insert("INSERT INTO series VALUES (?, ?, ?, ?)", [(index, *key)])
-        self._series.append(key)
-        self._indices[key] = index
-        return index
+        with self._lock:
+            if key in self._indices:
+                return self._indices[key]
+            index = len(self._series)
+            self._insert("INSERT INTO series VALUES (?, ?, ?, ?)", [(index, *key)])
+            self._series.append(key)
+            self._indices[key] = index
+            return index
 
     def key(self, index: int) -> SeriesKey:
         """The key of an index; see `SeriesDictionary.key`."""

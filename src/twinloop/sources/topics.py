@@ -224,8 +224,14 @@ class TopicMap:
 
     @property
     def subscriptions(self) -> tuple[str, ...]:
-        """Topic filters to subscribe to, each once, in order."""
-        return tuple(dict.fromkeys(rule.pattern.subscription for rule in self.rules))
+        """Topic filters to subscribe to, in order; one whose topics another brings already is left out.
+
+        A broker may deliver a message once for every filter it fits.
+        """
+        filters = list(dict.fromkeys(rule.pattern.subscription for rule in self.rules))
+        return tuple(
+            each for each in filters if not any(other != each and _covers(other, each) for other in filters)
+        )
 
     def match(self, topic: str) -> TopicRule | None:
         """The rule of a topic, or None."""
@@ -245,6 +251,25 @@ class TopicMap:
     def topic_of(self, name: str) -> str | None:
         """The topic on which a tag is expected, with wildcards where they are open, or None."""
         return next((topic for rule in self.rules if (topic := rule.topic_of(name)) is not None), None)
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Whether every topic of one filter fits the other; shared subscriptions cover nothing else.
+
+    >>> _covers("plant/+/+", "plant/+/flow"), _covers("plant/#", "plant"), _covers("+", "#")
+    (True, True, False)
+    """
+    if wide.startswith("$") or narrow.startswith("$"):
+        return False
+    wide_levels, narrow_levels = wide.split("/"), narrow.split("/")
+    for position, level in enumerate(wide_levels):
+        if level == "#":
+            return True
+        if position == len(narrow_levels) or narrow_levels[position] == "#":
+            return False
+        if level not in {"+", narrow_levels[position]}:
+            return False
+    return len(wide_levels) == len(narrow_levels)
 
 
 def _check_text(text: str) -> None:

@@ -1,0 +1,124 @@
+"""Replay from files: the rows of the file, with the ticks that would have fallen between them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from support.twin import command, query
+from twinloop.batch import Received
+from twinloop.errors import ConfigError
+from twinloop.records import DeadLetters, DeadReason, Record, Samples, Tick
+from twinloop.sources.files import FileOptions, FileSource
+from twinloop.tags import Refusal
+
+SECOND = 1_000_000_000
+START = 1_772_359_200 * SECOND  # 2026-03-01T10:00:00Z
+
+
+class Intake:
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def series(self, address: str, unit: str) -> int | Refusal:
+        assert unit == "", "a file says no unit"
+        if not address.startswith("R101."):
+            return Refusal(DeadReason.UNKNOWN_TAG, f"no tag {address} in the plant file")
+        if address not in self.names:
+            self.names.append(address)
+        return self.names.index(address)
+
+    def now_ns(self) -> int:
+        return START
+
+
+async def deliver(*paths: Path, settle_s: int = 5) -> list[Record]:
+    tiers = (SECOND, 5 * SECOND)
+    source = FileSource(FileOptions(paths, SECOND, tiers, settle_s * SECOND), Intake())
+    async with source.connect() as deliveries:
+        return [record async for delivery in deliveries for record in delivery.records]
+
+
+def received(records: list[Record]) -> Received:
+    return Received.concat([record.unpack() for record in records if isinstance(record, Samples)])
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "rows.csv"
+    path.write_text(text)
+    return path
+
+
+async def test_rows_come_in_time_order_with_a_tick_for_each_second_between(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "time,tag,value,status\n"
+        "2026-03-01T10:00:02.5Z,R101.t,22.5,Uncertain\n"
+        "2026-03-01T11:00:00+01:00,R101.t,20,\n"
+        "2026-03-01T10:00:00.000000001Z,R101.p,1.5,Good\n",
+    )
+    records = await deliver(path)
+    rows = received(records)
+    assert (rows.source_time - START).tolist() == [0, 1, 2_500_000_000]
+    assert rows.value.tolist() == [20.0, 1.5, 22.5]
+    assert [hex(code) for code in rows.status.tolist()] == ["0x0", "0x0", "0x40000000"]
+    ticks = [(record.time - START) // SECOND for record in records if isinstance(record, Tick)]
+    assert ticks == [1, 2, 3]
+
+
+async def test_what_cannot_be_used_is_a_dead_letter_that_names_its_row(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "time,tag,value\n2026-03-01T10:00:00Z,R999.t,1\nyesterday,R101.t,1\n"
+        "2026-03-01T10:00:00Z,R101.t,hot\n2026-03-01T10:00:00Z,R101.t,\n",
+    )
+    records = await deliver(path)
+    letters = [letter for r in records if isinstance(r, DeadLetters) for letter in r.letters]
+    assert [(letter.reason, letter.origin) for letter in letters] == [
+        (DeadReason.UNKNOWN_TAG, "rows.csv: row 1"),
+        (DeadReason.BAD_TIMESTAMP, "rows.csv: row 2"),
+        (DeadReason.NOT_NUMERIC, "rows.csv: row 3"),
+    ]
+    assert len(received(records)) == 1, "an empty cell is a missing value, which is a sample"
+
+
+async def test_a_long_gap_is_one_tick_that_carries_the_number_missed(tmp_path: Path) -> None:
+    path = write(tmp_path, "time,tag,value\n2026-03-01T10:00:00Z,R101.t,1\n2026-03-01T22:00:00Z,R101.t,2\n")
+    ticks = [record for record in await deliver(path) if isinstance(record, Tick)]
+    assert len(ticks) < 10
+    assert sum(1 + tick.missed for tick in ticks) == 12 * 3600 + 1
+
+
+async def test_parquet_and_csv_of_the_same_rows_are_the_same(tmp_path: Path) -> None:
+    times = [datetime(2026, 3, 1, 10, tzinfo=UTC) + timedelta(seconds=i) for i in range(20)]
+    table = pa.table({"time": times, "tag": ["R101.t"] * 20, "value": [float(i) for i in range(20)]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    text = "".join(f"{time.isoformat()},R101.t,{i}\n" for i, time in enumerate(times))
+    csv = write(tmp_path, f"time,tag,value\n{text}")
+    first, second = await deliver(tmp_path / "rows.parquet"), await deliver(csv)
+    assert first == second
+
+
+async def test_a_file_without_the_columns_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rows\.csv: no column tag"):
+        await deliver(write(tmp_path, "time,value\n1,2\n"))
+
+
+def test_a_replayed_file_can_be_queried(tmp_path: Path) -> None:
+    plant = tmp_path / "plant.yaml"
+    plant.write_text(
+        "plant: test\ntags:\n  t: {unit: degC, range: [0, 100], spike: 20%}\nassets:\n  R101: {tags: [t]}\n"
+        "data_dir: ./data\n"
+    )
+    values = [85.0] * 10 + [120.0] + [85.0] * 10
+    rows = "".join(f"2026-03-01T10:00:{i:02d}Z,R101.t,{value}\n" for i, value in enumerate(values))
+    done = command("replay", plant, write(tmp_path, f"time,tag,value\n{rows}"))
+    assert done.returncode == 0, done.stderr
+    assert "21 samples received: 20 Good, 0 Uncertain, 1 Bad" in done.stderr
+    stored = query(plant, "range", "R101.t")
+    assert [float(row["value"]) for row in stored] == values
+    assert stored[10]["status"] == "Bad", "beyond the range"

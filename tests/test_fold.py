@@ -1,0 +1,190 @@
+"""The fold is pure: the same records give the same outputs, whole, in parts, and after a restart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twinloop.batch import Received
+from twinloop.errors import LogError
+from twinloop.log.dictionary import Dictionary
+from twinloop.loop.fold import Fold
+from twinloop.records import (
+    Alive,
+    DeadLetter,
+    DeadLetters,
+    DeadReason,
+    EventKind,
+    Link,
+    LinkState,
+    Outputs,
+    Record,
+    Samples,
+    Tick,
+    decode_record,
+    encode_outputs,
+    encode_record,
+)
+from twinloop.stages.estimate import EstimateStage
+from twinloop.stages.impute import ImputeStage
+from twinloop.stages.route import RouteStage
+from twinloop.stages.validate import ValidateStage
+from twinloop.status import GOOD, Reason, severity_name
+from twinloop.tags import Resolver, Tag, TagTable
+from twinloop.twin.twin import AssetSpec, Twin
+
+SECOND = 1_000_000_000
+START = 1_800_000_000 * SECOND
+TAGS = [
+    Tag(
+        name="R101.temperature",
+        asset="R101",
+        unit="degC",
+        low=-50,
+        high=400,
+        spike_fraction=0.2,
+        stale_ns=3 * SECOND,
+        noise=0.5,
+    ),
+    Tag(name="R101.pressure", asset="R101", unit="bar", fill="linear"),
+]
+
+
+def new_fold() -> Fold:
+    table = TagTable(TAGS)
+    dictionary = Dictionary(None)
+    for tag in TAGS:
+        dictionary.index(("field", tag.name, tag.unit))
+    asset = AssetSpec(name="R101", tags=[0, 1], model="stirred_tank")
+    twin = Twin([asset], table)
+    route = RouteStage(Resolver(table, {"field": str}), dictionary.key)
+    return Fold(route, ValidateStage(table), ImputeStage(table, twin.model_value), EstimateStage(table), twin)
+
+
+def samples(second: float, *pairs: tuple[int, float], status: int = GOOD) -> Samples:
+    n = len(pairs)
+    time = np.full(n, START + round(second * SECOND))
+    received = Received.of(
+        series=[series for series, _ in pairs],
+        source_time=time,
+        server_time=time,
+        arrival_time=time,
+        value=[value for _, value in pairs],
+        status=np.full(n, status),
+        reasons=np.zeros(n),
+    )
+    return Samples.pack(received)
+
+
+def tick(second: int, missed: int = 0) -> Tick:
+    return Tick(START + second * SECOND, [SECOND], missed)
+
+
+def fold_all(fold: Fold, records: list[Record], first: int = 0) -> list[Outputs]:
+    # Through the encoding, as from a log: read-only memory, exact bytes.
+    return [
+        fold.step(offset, decode_record(encode_record(record)))
+        for offset, record in enumerate(records, first)
+    ]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Record]:
+    records: list[Record] = []
+    for second in range(draw(st.integers(3, 25))):
+        for series in (0, 1):
+            if draw(st.booleans()):
+                value = draw(st.sampled_from([20.0, 20.5, 21.0, 45.0, 500.0, float("nan")]))
+                at = second + draw(st.sampled_from([0.0, 0.25, -2.0]))
+                records.append(samples(at, (series, value)))
+        records.append(tick(second))
+    return records
+
+
+@settings(max_examples=40, deadline=None)
+@given(history=histories(), cut=st.floats(0, 1))
+def test_a_restored_fold_goes_on_as_if_it_had_never_stopped(history: list[Record], cut: float) -> None:
+    whole = fold_all(new_fold(), history)
+    before = new_fold()
+    at = round(cut * len(history))
+    first = fold_all(before, history[:at])
+    after = new_fold()
+    after.restore(before.snapshot())
+    rest = fold_all(after, history[at:], at)
+    assert [encode_outputs(o) for o in whole] == [encode_outputs(o) for o in first + rest]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from([0, 1]), st.floats(-100, 600)), min_size=2, max_size=20),
+    cut=st.floats(0, 1),
+)
+def test_what_is_received_together_or_apart_is_judged_alike(
+    rows: list[tuple[int, float]], cut: float
+) -> None:
+    at = round(cut * len(rows))
+    together = new_fold().step(0, samples(1, *rows)).batch()
+    apart = new_fold()
+    parts = [apart.step(i, samples(1, *part)).batch() for i, part in enumerate([rows[:at], rows[at:]])]
+    joined = type(together).concat(parts)
+    assert [a.tobytes() for a in map(bytes_of, [together])] == [a.tobytes() for a in map(bytes_of, [joined])]
+
+
+def bytes_of(batch: object) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    return np.frombuffer(b"".join(batch.buffers()), np.uint8)  # type: ignore[attr-defined]
+
+
+def test_the_tutorial_s_spike_and_range_are_judged_as_it_promised() -> None:
+    fold = new_fold()
+    values = [85.0, 85.1, 120.0, 85.05, 500.0]
+    rows = [fold.step(i, samples(i, (0, value))).batch() for i, value in enumerate(values)]
+    assert [severity_name(int(row.status[0])) for row in rows] == ["Good", "Good", "Uncertain", "Good", "Bad"]
+    assert rows[2].reasons[0] & Reason.SPIKE
+    assert rows[4].reasons[0] & Reason.RANGE
+
+
+def test_a_missing_value_after_a_spike_is_filled_from_the_good_ones() -> None:
+    fold = new_fold()
+    for second, value in enumerate([85.0, 85.1, 120.0]):
+        fold.step(second, samples(second, (0, value)))
+    fills = fold.step(3, samples(3, (0, float("nan")))).filled()
+    assert fills.value.tolist() == [85.1]
+    assert severity_name(int(fills.status[0])) == "Uncertain"
+
+
+def test_silence_is_an_event_and_life_without_a_sample_ends_it() -> None:
+    fold = new_fold()
+    fold.step(0, samples(0, (0, 20.0), (1, 1.0)))
+    found = [event for s in range(1, 6) for event in fold.step(s, tick(s)).events]
+    stale = [event for event in found if event.kind is EventKind.STATUS and event.why == "STALE"]
+    assert [event.subject for event in stale] == ["R101.temperature"]
+    assert fold.validate.stale.tolist() == [1, 0]
+    fold.step(6, Alive(START + 6 * SECOND, [0]))
+    again = fold.step(7, tick(6)).events
+    assert fold.validate.stale.tolist() == [0, 0]
+    assert any(event.subject == "R101.temperature" and event.after == "Good" for event in again)
+
+
+def test_every_tick_gives_a_snapshot_and_an_overrun_is_named() -> None:
+    fold = new_fold()
+    fold.step(0, samples(0, (0, 60.0), (1, 2.0)))
+    calm = fold.step(1, tick(1))
+    assert [shot.asset for shot in calm.snapshots] == ["R101"]
+    late = fold.step(2, tick(5, missed=3))
+    assert [event.kind for event in late.events if event.kind is EventKind.OVERRUN]
+
+
+def test_links_and_dead_letters_pass_through_with_their_words() -> None:
+    fold = new_fold()
+    link = Link(START, "dcs", LinkState.ADDRESS_LOST, "ns=2;s=X", "no such node")
+    event = fold.step(0, link).events[0]
+    assert (event.kind, event.subject, event.why) == (EventKind.ADDRESS_LOST, "dcs: ns=2;s=X", "no such node")
+    letter = DeadLetter(START, "field", "a/b", b"\xff", DeadReason.UNDECODABLE, "not JSON")
+    assert fold.step(1, DeadLetters([letter])).dead == [letter]
+
+
+def test_a_state_that_is_none_is_refused() -> None:
+    with pytest.raises(LogError, match="state"):
+        new_fold().restore(b"\x00garbage")
