@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from typing import Final
+from typing import Final, TextIO
 
 __all__ = ["configure"]
 
@@ -41,22 +41,30 @@ class _Json(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to whatever `sys.stderr` is at the time: a live screen puts itself in its place."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _stamp(record: logging.LogRecord) -> str:
     seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     return f"{seconds}.{int(record.msecs):03d}Z"
 
 
-def configure(style: str, *, debug: bool = False) -> logging.Handler:
+def configure(style: str, *, debug: bool = False) -> None:
     """Send twinloop's messages to stderr; a library's only with `debug`.
 
     Args:
         style: `text` or `json`.
         debug: show debug messages, the libraries' own and tracebacks.
-
-    Returns:
-        The handler, so that a live screen can take its place.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(_Json() if style == "json" else _Text(tracebacks=debug))
     ours = logging.getLogger("twinloop")
     ours.handlers = [handler]
@@ -68,4 +76,3 @@ def configure(style: str, *, debug: bool = False) -> logging.Handler:
         library.propagate = False
     root = logging.getLogger()
     root.handlers = [handler] if debug else [logging.NullHandler()]
-    return handler

@@ -62,7 +62,7 @@ class TagScore:
 
     Attributes:
         clear: on samples without a fault.
-        faulty: on samples with one.
+        faulty: on samples with one, and on those within 10 s after it.
     """
 
     tag: str
@@ -309,7 +309,7 @@ class Scorer:
             if row.lowered:
                 self._alarms[format_reasons(row.reasons) or "(no reason given)"] += 1
         if not row.reasons & Reason.STALE:
-            self._compare(asset, tag, row, faulty=inside is not None)
+            self._compare(asset, tag, row, faulty=inside is not None or after)
 
     def _compare(self, asset: str, tag: str, row: _Row, *, faulty: bool) -> None:
         truth = self._truths.get(_key(row.time), {}).get(asset)

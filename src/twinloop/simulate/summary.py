@@ -42,7 +42,7 @@ def _errors(score: Score) -> Table:
     table.add_column("unit", no_wrap=True)
     for heading in ("samples", "raw", "estimate", "better by"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("in faults: raw", "estimate"):
+    for heading in ("in and after faults: raw", "estimate"):
         table.add_column(heading, justify="right", no_wrap=True)
     for tag in score.tags:
         table.add_row(
