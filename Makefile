@@ -2,13 +2,14 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-long check format bench lock clean
+.PHONY: help demo test test-long check format bench picture lock clean
 
 help:
 	@echo "make demo       the simulated plant and its twin, live (SECONDS=30 to end by itself)"
 	@echo "make test       set up and run the tests"
 	@echo "make test-long  the slow ones: large data, soaks"
 	@echo "make check      ruff, mypy, import layers, docs"
+	@echo "make picture    draw the README's picture from a running demo"
 	@echo "make bench      print the figures the documentation quotes"
 
 demo: $(VENV)/.core
@@ -38,6 +39,9 @@ bench: $(VENV)/.dev
 	@for each in plant kalman validate integrate store opcua_source mqtt_clients; do \
 	    echo; echo "== benchmarks/$$each.py"; $(BIN)/python benchmarks/$$each.py || exit 1; \
 	done
+
+picture: $(VENV)/.core
+	$(BIN)/python scripts/picture.py docs/demo.svg
 
 # The locks carry hashes and no registry's address.
 lock: $(VENV)/.dev

@@ -6,20 +6,74 @@ and a tag may come twice in a batch at irregular times. `fastmath` stays off: bi
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import numba
+import numpy as np
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 __all__ = ["kernel"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+_OPTIONS: Final = {"nogil": True, "error_model": "numpy"}
+
 
 def kernel(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """A compiled form of a loop over arrays, cached on disk between runs.
 
-    The cache notices a change in the function's own file only: keep what a kernel calls beside it.
+    The cache notices a change in the function's own file and in the constants which that imports: keep the
+    functions a kernel calls beside it. Where no directory can be written (neither beside the file nor in the
+    user's cache) or what is there cannot be read, it is compiled at each start instead.
     """
-    return cast("Callable[_P, _R]", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    compiled = numba.njit(**_OPTIONS)(function)
+    with contextlib.suppress(RuntimeError, OSError):  # nowhere to write
+        compiled._cache = _Cache(function)  # noqa: SLF001 - what `njit(cache=True)` does, with our own
+    return cast("Callable[_P, _R]", compiled)
+
+
+class _Files(CompileResultCacheImpl):  # type: ignore[misc]
+    """Names the files by what was compiled.
+
+    numba writes its index before the code it points to, under a number that repeats: a second process (or
+    a start after a kill in between) could take old code for new.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._made_from = _made_from(function)
+        super().__init__(function)
+
+    def get_filename_base(self, fullname: str, abiflags: str) -> str:
+        return f"{super().get_filename_base(fullname, abiflags)}-{self._made_from}"
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """A cache whose files cannot stop the program: torn by a power cut, on a full disk, not ours."""
+
+    _impl_class = _Files
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # noqa: BLE001 - a torn pickle may raise anything
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)
+
+
+def _made_from(function: Callable[..., Any]) -> str:
+    """A print of what goes into the code: options, source file, numbers it freezes. Raises OSError."""
+    frozen = (int, float, np.dtype)
+    names = sorted(function.__globals__.items())
+    constants = [(name, repr(value)) for name, value in names if isinstance(value, frozen)]
+    source = Path(function.__code__.co_filename).read_bytes()
+    return hashlib.sha256(repr((_OPTIONS, constants)).encode() + source).hexdigest()[:16]

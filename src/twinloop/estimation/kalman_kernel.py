@@ -174,8 +174,9 @@ def _restart(s: Any, rule: Any, time: int, value: float, factor: float) -> None:
     s.resets += 1
     # Perhaps it is the noise that has grown: learn it quickly and gate nothing meanwhile.
     s.noise_count = min(s.noise_count, 1)
-    if pair and apart > 0.0:
-        both = factor + before_factor
+    both = factor + before_factor
+    # Two samples closer than that say less of the rate than nothing does: their slope would be noise.
+    if pair and both < s.d1 * apart * apart:
         s.rate = (value - before) / apart
         s.d0 = factor * before_factor / both
         s.d1 = both / (apart * apart)

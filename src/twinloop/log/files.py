@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,7 +11,16 @@ from typing import Final
 
 from twinloop.errors import LogError
 
-__all__ = ["SUFFIX", "first_offset", "log_files", "open_file", "read_entries", "size_of"]
+__all__ = [
+    "SUFFIX",
+    "first_offset",
+    "log_files",
+    "newest_entry",
+    "open_file",
+    "read_entries",
+    "size_of",
+    "sync_file",
+]
 
 SUFFIX: Final = ".sqlite"
 _SCHEMA: Final = """
@@ -59,6 +69,35 @@ def open_file(path: Path, *, durable: bool) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise LogError(f"the log file {path} cannot be opened: {error}") from error
     return db
+
+
+def newest_entry(db: sqlite3.Connection) -> tuple[int, int] | None:
+    """Offset and time of a file's last entry, without reading the file; None when it is empty."""
+    found: tuple[int, int] | None = db.execute(
+        "SELECT offset, time FROM entries ORDER BY offset DESC LIMIT 1"
+    ).fetchone()
+    return found
+
+
+def sync_file(path: Path) -> None:
+    """Return when all that was committed to a file survives a power cut.
+
+    What is not yet in the file itself stands in its write-ahead log, and SQLite syncs that before it moves
+    anything; a checkpoint would do the same, but not while another process reads.
+
+    Raises:
+        OSError: the disk would not take it.
+    """
+    # Only the write-ahead log is opened: closing any handle on the file itself would drop SQLite's locks.
+    for part in (path.with_name(f"{path.name}-wal"), path.parent):
+        try:
+            handle = os.open(part, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def read_entries(directory: Path, after: int, limit: int | None = None) -> Iterator[tuple[int, bytes]]:

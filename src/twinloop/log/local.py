@@ -9,21 +9,23 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 from twinloop.errors import LogError
 from twinloop.log.files import (
     SUFFIX,
     first_offset,
     log_files,
+    newest_entry,
     open_file,
     read_entries,
     size_of,
+    sync_file,
 )
 from twinloop.log.log import LogStats
 
@@ -31,6 +33,8 @@ __all__ = ["LocalLog"]
 
 _TAIL_BYTES: Final = 32 << 20
 _GROUP: Final = 2000
+_T = TypeVar("_T")
+_Arguments = TypeVarTuple("_Arguments")
 
 
 @dataclass(slots=True)
@@ -90,7 +94,7 @@ class LocalLog:
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"log-{directory.name}")
-        self._failure: LogError | None = None
+        self._failure: Exception | None = None
         self._closing = False
         self._open_files()
         self._writer = asyncio.create_task(self._write(), name=f"log-{directory.name}")
@@ -108,17 +112,17 @@ class LocalLog:
             self._files.append(self._survey(path, first_offset(following) - 1))
         self._current = paths[-1]
         self._db = open_file(self._current, durable=self._durable)
-        newest = self._db.execute("SELECT max(offset), max(time) FROM entries").fetchone()
-        self._durable_last = newest[0] if newest[0] is not None else first_offset(self._current) - 1
-        self._current_newest_ns = newest[1] or 0
+        newest = newest_entry(self._db)
+        self._durable_last, self._current_newest_ns = newest or (first_offset(self._current) - 1, 0)
+        self._synced_last = self._durable_last
         self._next = self._durable_last + 1
         self._current_size = size_of(self._current)
 
     def _survey(self, path: Path, last: int) -> _Closed:
         db = open_file(path, durable=self._durable)
-        newest = db.execute("SELECT max(time) FROM entries").fetchone()[0]
+        newest = newest_entry(db)
         db.close()
-        return _Closed(path, last, newest or 0, size_of(path))
+        return _Closed(path, last, newest[1] if newest else 0, size_of(path))
 
     def _path(self, offset: int) -> Path:
         return self._directory / f"{offset:020d}{SUFFIX}"
@@ -140,23 +144,31 @@ class LocalLog:
         return pending.done
 
     async def _write(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            if not self._pending:
-                if self._closing:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            await self._make_room()
-            group = self._next_group()
-            first = self._next
-            try:
-                await loop.run_in_executor(self._thread, self._commit, first, group)
-            except (sqlite3.Error, OSError) as error:
-                await self._fail(group, error)
-                return
-            await self._publish(first, group)
+        group: list[_Pending] = []
+        try:
+            while await self._something():
+                await self._make_room()
+                group = self._next_group()
+                await self._on_thread(self._commit, self._next, group)
+                await self._publish(group)
+                if self._current_size >= self._file_bytes:
+                    await self._begin_file()
+                self._trim()
+        except (sqlite3.Error, OSError, LogError) as error:
+            await self._fail(group, LogError(f"the log {self._directory} cannot be written: {error}"))
+        except Exception as bug:  # noqa: BLE001 - raised again by everyone who waits
+            await self._fail(group, bug)
+
+    async def _something(self) -> bool:
+        """Whether there is an entry to write, once there is; not, once the log is closing."""
+        while not self._pending and not self._closing:
+            self._wake.clear()
+            await self._wake.wait()
+        return bool(self._pending)
+
+    async def _on_thread(self, work: Callable[[Unpack[_Arguments]], _T], *arguments: *_Arguments) -> _T:
+        """Do on the log's own thread what may wait for the disk."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _next_group(self) -> list[_Pending]:
         """What waits, up to a commit's worth: the bound keeps the log within `max_bytes`."""
@@ -178,7 +190,8 @@ class LocalLog:
                 self._db.execute("ROLLBACK")
             raise
 
-    async def _publish(self, first: int, group: list[_Pending]) -> None:
+    async def _publish(self, group: list[_Pending]) -> None:
+        first = self._next
         self._next = first + len(group)
         self._durable_last = self._next - 1
         self._counts["appended"] += len(group)
@@ -189,21 +202,16 @@ class LocalLog:
             self._current_newest_ns = max(self._current_newest_ns, pending.time_ns)
             if not pending.done.done():
                 pending.done.set_result(offset)
-        if self._current_size >= self._file_bytes:
-            self._begin_file()
-        self._trim()
-        async with self._changed:
-            self._changed.notify_all()
+        await self._notify()
 
-    async def _fail(self, group: list[_Pending], error: Exception) -> None:
-        self._failure = LogError(f"the log {self._directory} cannot be written: {error}")
+    async def _fail(self, group: list[_Pending], failure: Exception) -> None:
+        self._failure = failure
         for pending in [*group, *self._pending]:
             if not pending.done.done():
-                pending.done.set_exception(self._failure)
+                pending.done.set_exception(failure)
                 pending.done.exception()
         self._pending.clear()
-        async with self._changed:
-            self._changed.notify_all()
+        await self._notify()
 
     def _keep(self, offset: int, data: bytes) -> None:
         """Keep the newest entries in memory: readers that keep up never touch the disk."""
@@ -212,17 +220,23 @@ class LocalLog:
         while self._tail_bytes > _TAIL_BYTES and len(self._tail) > 1:
             self._tail_bytes -= len(self._tail.pop(next(iter(self._tail))))
 
-    def _begin_file(self) -> None:
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.close()
+    async def _begin_file(self) -> None:
+        following = self._path(self._next)
+        self._db = await self._on_thread(self._change_file, following)
         size = size_of(self._current)
         self._files.append(_Closed(self._current, self._next - 1, self._current_newest_ns, size))
-        self._current = self._path(self._next)
-        self._db = open_file(self._current, durable=self._durable)
+        self._current = following
         self._current_size = 0
 
+    def _change_file(self, following: Path) -> sqlite3.Connection:
+        """Close the full file, whole on the disk, before the next exists; a reader's hold delays nothing."""
+        if not self._durable:
+            sync_file(self._current)
+        self._db.close()
+        return open_file(following, durable=self._durable)
+
     def _trim(self) -> None:
-        while self._files:
+        while self._may_go():
             oldest = self._files[0]
             too_old = oldest.newest_ns < self._current_newest_ns - self._max_age_ns
             if oldest.last > self._released or not (too_old or self._is_full()):
@@ -231,6 +245,10 @@ class LocalLog:
             self._counts["trimmed"] += oldest.last - first_offset(oldest.path) + 1
             for part in ("-wal", "-shm", ""):
                 oldest.path.with_name(oldest.path.name + part).unlink(missing_ok=True)
+
+    def _may_go(self) -> bool:
+        """Whether there is a file to remove: never the one with the newest entry."""
+        return len(self._files) > (self._next == first_offset(self._current))
 
     def _is_full(self) -> bool:
         return self._size() + self._file_bytes > self._max_bytes
@@ -242,7 +260,7 @@ class LocalLog:
         """Wait while the log is full and the slowest reader still needs its oldest file."""
         self._trim()
         async with self._changed:
-            while self._is_full() and self._files and not self._closing:
+            while self._is_full() and self._may_go() and not self._closing:
                 await self._changed.wait()
                 self._trim()
 
@@ -283,14 +301,17 @@ class LocalLog:
 
     async def sync(self) -> None:
         """See `Log.sync`."""
-        if not self._durable and not self._closing:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._checkpoint_file)
-
-    def _checkpoint_file(self) -> None:
+        last = self._durable_last
+        if self._durable or self._closing or last <= self._synced_last:
+            return
         try:
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except sqlite3.Error as error:
+            await self._on_thread(self._sync_current)
+        except OSError as error:
             raise LogError(f"the log {self._directory} cannot be synced: {error}") from error
+        self._synced_last = max(self._synced_last, last)
+
+    def _sync_current(self) -> None:
+        sync_file(self._current)
 
     def stats(self) -> LogStats:
         """See `Log.stats`."""
@@ -303,4 +324,6 @@ class LocalLog:
         await self._notify()
         await self._writer
         self._thread.shutdown(wait=True)
+        if not self._durable:
+            sync_file(self._current)
         self._db.close()

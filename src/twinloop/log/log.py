@@ -60,7 +60,11 @@ class Log(Protocol):
         ...
 
     async def sync(self) -> None:
-        """Return when everything appended so far survives a power cut, also where appends do not wait."""
+        """Return when all that can be read survives a power cut, also where appends do not wait for that.
+
+        Raises:
+            LogError: the disk would not take it.
+        """
         ...
 
     def stats(self) -> LogStats:

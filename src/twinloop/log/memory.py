@@ -42,7 +42,7 @@ class MemoryLog:
 
     async def _append(self, entry: bytes) -> int:
         async with self._turn:
-            while self._bytes + len(entry) > self._max_bytes and not self._trim():
+            while not self._has_room(len(entry)):
                 self._changed.clear()
                 await self._changed.wait()
             offset = self._next
@@ -52,14 +52,14 @@ class MemoryLog:
             self._changed.set()
             return offset
 
-    def _trim(self) -> bool:
-        """Drop the oldest entry if every reader has it; True also for an empty log."""
-        if self._first > self._released:
-            return not self._entries
-        self._bytes -= len(self._entries.pop(self._first))
-        self._first += 1
-        self._trimmed += 1
-        return self._bytes <= self._max_bytes // 2 or self._trim()
+    def _has_room(self, size: int) -> bool:
+        """Whether an entry fits, after the oldest that every reader has were dropped where it would not."""
+        if self._bytes + size > self._max_bytes:
+            while self._entries and self._first <= self._released and self._bytes > self._max_bytes // 2:
+                self._bytes -= len(self._entries.pop(self._first))
+                self._first += 1
+                self._trimmed += 1
+        return self._bytes + size <= self._max_bytes or not self._entries or self._closed
 
     def read(self, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
         """Entries after an offset; see `Log.read`."""
@@ -87,5 +87,6 @@ class MemoryLog:
         return LogStats(self._first, self._next - 1, self._bytes, self._next - self._began, self._trimmed, 0)
 
     async def close(self) -> None:
-        """Refuse further entries."""
+        """Refuse further entries; those that wait for room are taken."""
         self._closed = True
+        self._changed.set()

@@ -101,11 +101,22 @@ def tls_context(
         raise ConfigError(f"tls: ca {ca} cannot be read: {error.strerror or error}") from None
     if certificate is not None:
         try:
-            context.load_cert_chain(certificate, key)
+            context.load_cert_chain(certificate, key, password=_no_passphrase)
+        except _EncryptedKeyError:
+            raise ConfigError(f"tls: key {key} is encrypted; give a key without a passphrase") from None
         except OSError as error:
             why = error.strerror or error
             raise ConfigError(f"tls: cert {certificate} and key {key} cannot be used: {why}") from None
     return context
+
+
+class _EncryptedKeyError(Exception):
+    """A private key cannot be read without a passphrase."""
+
+
+def _no_passphrase() -> str:
+    """In place of OpenSSL's own question on the terminal, which nobody may be there to answer."""
+    raise _EncryptedKeyError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,7 @@ def parse_timestamp(stamp: str | float, form: TimestampFormat = "auto") -> int:
         if not _NUMBER.fullmatch(text):
             raise _unreadable(stamp, form)
         return _from_number(Decimal(text), form)
-    if form == "iso" or not math.isfinite(stamp):
+    if form == "iso" or (isinstance(stamp, float) and not math.isfinite(stamp)):
         raise _unreadable(stamp, form)
     return _from_number(Decimal(repr(stamp)), form)
 

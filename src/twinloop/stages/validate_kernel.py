@@ -153,6 +153,7 @@ _DOUBTED_ON_THE_WAY: Final = int(Reason.CLOCK | Reason.RETAINED)
 _LEAST_COUNT: Final = 10
 _STEPS: Final = 100
 _USUAL: Final = 5.0
+_CLIP: Final = 2.0
 _ROUNDING: Final = 4.0 * float(np.finfo(np.float64).eps)
 
 
@@ -339,13 +340,18 @@ def _suspect(s: Any, rule: Any, ring: _F64, suspects: _F64, value: float) -> boo
 
 
 @kernel
-def _learn_step(s: Any, value: float) -> None:
+def _learn_step(s: Any, rule: Any, value: float) -> None:
     """Let one more step into the usual ones; outliers too, else a tag that jumps could never be known.
 
-    The mean begins at zero and weighs each step 1/_STEPS, so that one spike raises it by little.
+    The mean begins at zero and weighs each step 1/_STEPS, and no step counts for more than _CLIP spikes, so
+    that one glitch of any size raises it by little.
     """
     if not np.isnan(s.held):
-        s.usual += (abs(value - s.held) - s.usual) / _STEPS
+        step = abs(value - s.held)
+        if step > _USUAL * s.usual:
+            step = min(step, _CLIP * _spike_limit(s, rule))
+        if step < np.inf:
+            s.usual += (step - s.usual) / _STEPS
 
 
 @kernel
@@ -416,7 +422,7 @@ def judge(  # noqa: C901 - parted further, the calls would cost more than the ch
             values[i] = np.nan
         elif not late and status >> _SHIFT < 2:
             found = _against_history(s, rule, at, value, reasons)
-            _learn_step(s, value)
+            _learn_step(s, rule, value)
             if _is_stuck(s, rule, at, value):
                 reasons |= _STUCK
                 status = _lowered(status, _UNCERTAIN)
