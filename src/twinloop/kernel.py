@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import numba
+import numba.core.caching
 import numpy as np
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 __all__ = ["kernel"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_OPTIONS: Final = {"nogil": True, "error_model": "numpy"}
+_OPTIONS: Final[dict[str, Any]] = {"nogil": True, "error_model": "numpy"}
+_caching: Any = numba.core.caching
 
 
 def kernel(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -37,7 +38,7 @@ def kernel(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return cast("Callable[_P, _R]", compiled)
 
 
-class _Files(CompileResultCacheImpl):  # type: ignore[misc]
+class _Files(_caching.CompileResultCacheImpl):  # type: ignore[misc]
     """Names the files by what was compiled.
 
     numba writes its index before the code it points to, under a number that repeats: a second process (or
@@ -52,7 +53,7 @@ class _Files(CompileResultCacheImpl):  # type: ignore[misc]
         return f"{super().get_filename_base(fullname, abiflags)}-{self._made_from}"
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class _Cache(_caching.FunctionCache):  # type: ignore[misc]
     """A cache whose files cannot stop the program: torn by a power cut, on a full disk, not ours."""
 
     _impl_class = _Files
