@@ -52,12 +52,12 @@ def test_a_belief_that_begins_anew_is_told_once_by_name() -> None:
 
     assert events == [
         Event(
-            time=59 * SECOND_NS,
+            time=52 * SECOND_NS,
             subject="R101.temperature",
             kind=EventKind.DIVERGED,
             before="20",
             after="90",
-            why="10 samples in a row were too far from the estimate: it begins anew from them",
+            why="its newest samples are too far from the estimate: it begins anew from them",
         )
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from support.twin import command, query
 from twinloop.batch import Received
 from twinloop.errors import ConfigError
 from twinloop.records import DeadLetters, DeadReason, Record, Samples, Tick
+from twinloop.sources import file_rows
 from twinloop.sources.files import FileOptions, FileSource
 from twinloop.tags import Refusal
 
@@ -101,6 +103,77 @@ async def test_parquet_and_csv_of_the_same_rows_are_the_same(tmp_path: Path) -> 
     csv = write(tmp_path, f"time,tag,value\n{text}")
     first, second = await deliver(tmp_path / "rows.parquet"), await deliver(csv)
     assert first == second
+
+
+async def test_a_number_as_time_means_the_same_in_parquet_and_csv(tmp_path: Path) -> None:
+    for name, unit in (("s", 1), ("ms", 1_000), ("ns", SECOND)):
+        count = START // SECOND * unit
+        table = pa.table({"time": [count], "tag": ["R101.t"], "value": [1.0]})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+        csv = await deliver(write(tmp_path, f"time,tag,value\n{count},R101.t,1\n"))
+        parquet = await deliver(tmp_path / f"{name}.parquet")
+        assert parquet == csv
+        assert received(parquet).source_time.tolist() == [START]
+
+
+async def test_a_time_beyond_nanoseconds_is_clamped_as_in_a_payload_and_keeps_its_value(
+    tmp_path: Path,
+) -> None:
+    times = pa.array([datetime(2500, 1, 1), datetime(2026, 3, 1, 10)], pa.timestamp("us"))  # noqa: DTZ001
+    pq.write_table(
+        pa.table({"time": times, "tag": ["R101.t"] * 2, "value": [1.0, 2.0]}), tmp_path / "rows.parquet"
+    )
+    rows = file_rows.read_rows(tmp_path / "rows.parquet", Intake())
+    assert rows.time.tolist() == [START, 2**63 - 1]
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        (pa.array(["R101.t"]).dictionary_encode(), pa.array(["1.5"]).dictionary_encode()),
+        (pa.array(["R101.t"], pa.large_string()), pa.array(["1.5"], pa.large_string())),
+        (pa.array(["R101.t"]), pa.array([Decimal("1.5")])),
+        (pa.array(["R101.t"]), pa.array([1.5], pa.float32())),
+    ],
+    ids=["categories", "large", "decimal", "float32"],
+)
+async def test_columns_of_any_type_that_holds_numbers_are_read(
+    tmp_path: Path, tag: pa.Array, value: pa.Array
+) -> None:
+    pq.write_table(pa.table({"time": [START], "tag": tag, "value": value}), tmp_path / "rows.parquet")
+    assert received(await deliver(tmp_path / "rows.parquet")).value.tolist() == [1.5]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"time": [START], "tag": ["R101.t"], "value": [datetime(2026, 1, 1, tzinfo=UTC)]}, "type"),
+        ({"time": [START], "tag": [["R101.t"]], "value": [1.0]}, "type"),
+        ({"time": [[START]], "tag": ["R101.t"], "value": [1.0]}, "type"),
+    ],
+)
+async def test_columns_of_other_types_are_refused_in_one_sentence(
+    tmp_path: Path, table: dict[str, list[object]], said: str
+) -> None:
+    pq.write_table(pa.table(table), tmp_path / "rows.parquet")
+    with pytest.raises(ConfigError, match=rf"rows\.parquet: .*{said}"):
+        await deliver(tmp_path / "rows.parquet")
+
+
+async def test_a_column_that_stands_twice_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rows\.csv: more than one column time"):
+        await deliver(write(tmp_path, "time,tag,value,time\n1,R101.t,2,3\n"))
+
+
+async def test_a_file_of_nothing_but_dead_letters_is_many_small_records(tmp_path: Path) -> None:
+    count = 12_345
+    pq.write_table(
+        pa.table({"time": [START] * count, "tag": ["R999.t"] * count, "value": [1.0] * count}),
+        tmp_path / "rows.parquet",
+    )
+    letters = [len(r.letters) for r in await deliver(tmp_path / "rows.parquet") if isinstance(r, DeadLetters)]
+    assert sum(letters) == count
+    assert max(letters) <= 1_000
 
 
 async def test_a_file_without_the_columns_is_refused_by_name(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -52,8 +55,8 @@ TAGS = [
 ]
 
 
-def new_fold() -> Fold:
-    table = TagTable(TAGS)
+def new_fold(tags: list[Tag] = TAGS) -> Fold:
+    table = TagTable(tags)
     dictionary = Dictionary(None)
     for tag in TAGS:
         dictionary.index(("field", tag.name, tag.unit))
@@ -167,6 +170,20 @@ def test_silence_is_an_event_and_life_without_a_sample_ends_it() -> None:
     assert any(event.subject == "R101.temperature" and event.after == "Good" for event in again)
 
 
+def test_while_a_clock_set_back_catches_up_no_asset_is_in_sync() -> None:
+    fold, hour = new_fold(), 3600
+    seconds = [hour, hour + 1, *range(10), hour + 2, hour + 3, hour + 4, hour + 5]
+    healths = []
+    for offset, second in enumerate(seconds):
+        rows = fold.step(2 * offset, samples(second, (0, 60.0 + offset), (1, 2.0))).batch()
+        (shot,) = fold.step(2 * offset + 1, tick(second)).snapshots
+        healths.append(shot.health.value)
+        assert bool((rows.reasons & Reason.LATE).any()) == (second < hour)
+        if second < hour:
+            assert "the clock was set back" in shot.why
+    assert healths == ["IN_SYNC"] * 2 + ["STALE"] * 12 + ["IN_SYNC"] * 2
+
+
 def test_every_tick_gives_a_snapshot_and_an_overrun_is_named() -> None:
     fold = new_fold()
     fold.step(0, samples(0, (0, 60.0), (1, 2.0)))
@@ -174,6 +191,24 @@ def test_every_tick_gives_a_snapshot_and_an_overrun_is_named() -> None:
     assert [shot.asset for shot in calm.snapshots] == ["R101"]
     late = fold.step(2, tick(5, missed=3))
     assert [event.kind for event in late.events if event.kind is EventKind.OVERRUN]
+
+
+def test_a_tag_whose_unit_was_edited_is_not_judged_by_numbers_of_the_old_unit() -> None:
+    before = new_fold()
+    for second in range(20):
+        before.step(2 * second, samples(second, (0, 85.0), (1, 2.0)))
+        before.step(2 * second + 1, tick(second))
+    kelvin = replace(TAGS[0], unit="K", low=220, high=680)
+    after = new_fold([kelvin, TAGS[1]])
+    after.restore(before.snapshot())
+    assert not after.step(40, samples(20, (0, float("nan")))).filled().value.size
+    assert math.isnan(after.twin.model_value[0]) or after.twin.model_value[0] > 220.0
+    row = after.step(41, samples(21, (0, 85.0))).batch()
+    assert (row.value[0], row.status[0], row.reasons[0], row.estimate[0]) == (358.15, GOOD, 0, 358.15)
+    assert len(after.step(42, samples(21, (0, 85.0))).batch()) == 0, "still known as a duplicate"
+    (shot,) = after.step(43, tick(21)).snapshots
+    assert shot.state["temperature_k"] == pytest.approx(358.15)
+    assert shot.state["conversion"] > 0.1, "the model's own state has no unit to lose"
 
 
 def test_links_and_dead_letters_pass_through_with_their_words() -> None:

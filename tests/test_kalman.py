@@ -13,7 +13,7 @@ from support.filters import F64, I64, START_NS, samples, table
 from twinloop.batch import NO_TIME
 from twinloop.estimation.consistency import nis_band
 from twinloop.estimation.kalman import GATE_NIS, NIS_SAMPLES, UNCERTAIN_VARIANCE, KalmanBank, Reset
-from twinloop.estimation.kalman_kernel import START_RATE
+from twinloop.estimation.kalman_kernel import GOOD_STREAK, START_RATE
 from twinloop.status import BAD, GOOD, UNCERTAIN, Reason
 from twinloop.tags import SECOND_NS, Tag, TagTable
 
@@ -252,19 +252,23 @@ def test_an_outlier_is_gated_flagged_and_leaves_no_trace() -> None:
 
 @pytest.mark.parametrize("noise", [0.5, math.nan])
 @pytest.mark.parametrize("slope", [0.0, 40.0, -3000.0])
-def test_the_truth_is_never_locked_out(noise: float, slope: float) -> None:
-    random, k = np.random.default_rng(4), 10
-    bank = KalmanBank(table(noise=noise, rebaseline=k))
+@pytest.mark.parametrize(("status", "k"), [(GOOD, GOOD_STREAK), (UNCERTAIN, 10)])
+def test_the_truth_is_never_locked_out(noise: float, slope: float, status: int, k: int) -> None:
+    """What validation calls Good is believed after three; what it flags, when it re-baselines itself."""
+    random = np.random.default_rng(4)
+    bank = KalmanBank(table(noise=noise, rebaseline=10))
     bank.step(samples(random.normal(85.0, 0.5, 300)))
     resets: list[Reset] = []
     truth = 500.0 + slope * np.arange(200)
 
     later = START_NS + (300 + np.arange(200)) * SECOND_NS
-    result = bank.step(samples(truth + random.normal(0.0, 0.5, 200), times=later), resets)
+    statuses = np.where(np.arange(200) < k, status, GOOD)
+    measured = truth + random.normal(0.0, 0.5, 200)
+    result = bank.step(samples(measured, times=later, status=statuses), resets)
 
     flagged = np.flatnonzero(result.reasons & Reason.INNOVATION)
     assert flagged[: k - 1].tolist() == list(range(k - 1))
-    assert [(r.samples, r.tag) for r in resets] == [(k, 0)]
+    assert [r.tag for r in resets] == [0]
     assert resets[0].before == pytest.approx(85.0, abs=1.0)
     assert resets[0].after == pytest.approx(truth[k - 1], abs=2.5)
     assert np.abs(result.estimate - truth)[k - 1 :].max() < 2.5
@@ -281,6 +285,20 @@ def test_a_belief_that_begins_anew_is_as_sure_as_two_noisy_samples_make_it() -> 
     assert (result.estimate[3], result.rate[3]) == (98.0, 2.0)
     expected = 0.25 * np.array([[1.0, 1.0 / gap], [1.0 / gap, 2.0 / gap**2]])
     np.testing.assert_allclose(bank.covariance(0), expected, rtol=1e-12)
+
+
+def test_a_belief_that_begins_anew_within_nanoseconds_makes_up_no_rate() -> None:
+    bank = KalmanBank(table(noise=0.1))
+    steady = START_NS + np.arange(30) * SECOND_NS
+    burst = steady[-1] + SECOND_NS + np.arange(GOOD_STREAK)
+
+    times = np.concatenate([steady, burst, [burst[-1] + SECOND_NS]])
+    result = bank.step(samples([20.0] * 30 + list(90.0 + np.arange(GOOD_STREAK)) + [math.nan], times=times))
+
+    assert bank.resets[0] == 1
+    assert result.estimate[-2:] == pytest.approx([92.0, 92.0])
+    assert result.rate[-1] == 0.0
+    assert result.estimate_std[-1] > 0.9, "the rate is as unknown as at the start"
 
 
 def test_outliers_that_are_not_in_a_row_never_add_up_to_a_new_belief() -> None:

@@ -191,6 +191,28 @@ async def test_requests_shrink_until_the_server_takes_them(
     assert max(sizes) <= 7
 
 
+async def test_a_quarantined_node_is_left_alone_however_many_requests_a_poll_takes(
+    server: UaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await server.add("beside_a_missing_one")
+    with limited(monkeypatch, 1):
+        asked: list[str] = []
+        read = InternalSession.read
+
+        async def noted(self: InternalSession, params: Any, *rest: Any) -> Any:
+            if len(params.NodesToRead) == 1:
+                asked.append(str(params.NodesToRead[0].NodeId.Identifier))
+            return await read(self, params, *rest)
+
+        monkeypatch.setattr(InternalSession, "read", noted)
+        async with source(
+            server.url, "ns=2;s=not_there", node, mode="poll", retry_s=60
+        ).connect() as deliveries:
+            await collect(deliveries, lambda got: len([one for one in got if isinstance(one, Alive)]) == 3)
+    assert asked.count("beside_a_missing_one") >= 4
+    assert asked.count("not_there") == 1
+
+
 async def test_polling_emits_changes_once_and_says_that_the_rest_is_alive(server: UaServer) -> None:
     nodes = [await server.add("poll_moves", 0.0), await server.add("poll_rests", 5.0)]
     async with source(server.url, *nodes, mode="poll").connect() as deliveries:

@@ -346,7 +346,7 @@ def test_the_fast_path_and_the_slow_path_agree(document: object) -> None:
         b'{"value":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b"9" * 1_000_000,
     ],
-    ids=["nest", "nest-objects", "int", "stamp", "stamp-beyond-float", "text", "stamp-text", "nest-aside", "bare"],
+    ids=["nest", "nest-objects", "int", "stamp", "stamp-400", "text", "stamp-text", "nest-aside", "bare"],
 )
 @pytest.mark.timeout(20)
 def test_a_payload_made_to_hurt_is_a_dead_letter_and_takes_no_time(bomb: bytes) -> None:

@@ -282,6 +282,31 @@ def test_variables_fill_texts_and_typed_fields_and_cannot_add_structure(tmp_path
     ]
 
 
+@pytest.mark.parametrize(
+    ("place", "with_variable"),
+    [
+        ("unit: degC", "unit: ${SECRET}"),
+        ("type: mqtt", "type: ${SECRET}"),
+        ("model: stirred_tank", "model: ${SECRET}"),
+        ("tags: [temperature, pressure]", "tags: [temperature, '${SECRET}']"),
+        ("plant: ", "${SECRET}: "),
+        ("type: mqtt", "type: x${SECRET}"),
+    ],
+)
+def test_what_a_variable_gives_is_in_no_message(tmp_path: Path, place: str, with_variable: str) -> None:
+    assert place in SMALL
+    text = SMALL.replace(place, with_variable, 1)
+    path = tmp_path / "plant.yaml"
+    path.write_text(text)
+    for secret in ("hunter2-hunter2", "h2/"):
+        try:
+            said = "\n".join(read(path, {"SECRET": secret}).warnings)
+        except ConfigError as error:
+            said = str(error)
+        assert said
+        assert secret not in said
+
+
 def test_a_variable_that_is_not_set_is_named_with_its_place(tmp_path: Path) -> None:
     text = SMALL.replace("localhost", "${HOST}").replace("unit: bar", "unit: '${}'")
     assert refusal(tmp_path, text, HOSTS="x") == [

@@ -81,6 +81,22 @@ def test_the_time_is_the_source_s_when_sane_else_the_arrival_with_a_reason(
     assert (batch.status == UNCERTAIN).tolist() == [False, False, True, True, False]
 
 
+def test_a_value_too_large_for_the_tag_s_unit_is_no_number_and_no_warning(
+    stage: tuple[RouteStage, Dictionary],
+) -> None:
+    route, dictionary = stage
+    kilobar = dictionary.index(("field", "a/p", "kbar"))
+    assert route.step(received([kilobar], [1.7e308]), []).value.tolist() == [np.inf]
+
+
+def test_a_replayed_file_may_be_older_than_2001(stage: tuple[RouteStage, Dictionary]) -> None:
+    route, dictionary = stage
+    time = np.array([915_148_800 * SECOND])
+    old = received([dictionary.index(("field", "a/t", ""))], [1.0], time).with_columns(arrival_time=time)
+    batch = route.step(old, [])
+    assert (batch.time[0], batch.status[0], batch.reasons[0]) == (time[0], 0, 0)
+
+
 def test_the_server_s_time_stands_in_where_the_device_gave_none(
     stage: tuple[RouteStage, Dictionary],
 ) -> None:

@@ -225,6 +225,19 @@ def break_pressure(plant: Plant, name: str) -> None:
     plant.show(**{f"{name}_pressure": 0.0})
 
 
+def test_readings_beyond_all_reason_are_a_divergence_and_no_warning() -> None:
+    plant = start(units={"temperature": "degC", "concentration": "mol/L"})
+    for mol_per_l in (0.5, 1e100, 1.7e308, -1.7e308):
+        plant.show(R101_temperature=85.0, R101_concentration=mol_per_l)
+        (snapshot,) = plant.tick()
+    assert snapshot.health is Health.DIVERGED
+    plant.show(R101_concentration=0.5)
+    for _ in range(5):
+        (snapshot,) = plant.tick()
+    assert snapshot.health is Health.IN_SYNC
+    assert snapshot.state["concentration_mol_per_m3"] == pytest.approx(500.0)
+
+
 def test_an_asset_that_diverges_is_reset_reported_and_alone() -> None:
     names = ("R101", "R102")
     sick, well = (
@@ -290,6 +303,22 @@ def test_missed_cycles_lag_and_the_state_still_covers_the_time() -> None:
     (snapshot,) = missing.tick(missed=4)
     assert (snapshot.health, snapshot.why) == (Health.LAGGING, "4 cycles missed")
     assert snapshot.state["conversion"] == pytest.approx(whole.state["conversion"], rel=1e-5)
+
+
+def test_a_clock_set_back_stops_no_twin() -> None:
+    plant = start()
+    for _ in range(10):
+        plant.show(R101_temperature=85.0, R101_pressure=1.0, R101_flow_rate=1.0)
+        (before,) = plant.tick()
+    plant.now -= 3600 * SECOND
+    for second in range(11):
+        plant.show(R101_temperature=60.0 + second, R101_pressure=1.0, R101_flow_rate=1.0)
+        (snapshot,) = plant.tick()
+    assert snapshot.health is Health.IN_SYNC
+    assert snapshot.state["temperature_k"] == pytest.approx(273.15 + 70.0)
+    # The jump itself teaches nothing; the degree a second that follows is learned.
+    assert 0.0 < snapshot.state["unexplained_temperature_k_per_s"] < 1.0
+    assert snapshot.state["conversion"] > before.state["conversion"]
 
 
 def test_an_asset_is_only_touched_in_its_own_tier() -> None:

@@ -146,6 +146,14 @@ def test_what_the_tag_usually_does_is_no_spike_where_its_noise_is_not_given() ->
     assert np.flatnonzero(judged(stage(spike_fraction=0.2, **QUIET), samples(calm)).reasons).tolist() == [200]
 
 
+@pytest.mark.parametrize("glitches", [[8500.0], [1.7e308], [1.7e308, -1.7e308, 1.7e308]])
+def test_no_glitch_however_large_blinds_the_spike_check(glitches: list[float]) -> None:
+    calm = 85 + 0.1 * np.random.default_rng(5).normal(size=60)
+    values = [*calm[:30], *glitches, *calm[30:], 120.0]
+    out = judged(stage(spike_fraction=0.2, **QUIET), samples(values))
+    assert np.flatnonzero(out.reasons).tolist() == [*range(30, 30 + len(glitches)), len(values) - 1]
+
+
 def test_after_a_gap_a_step_is_a_spike_only_where_the_rate_forbids_it() -> None:
     ageing = {"spike": 10, "stale_ns": 5 * S, **QUIET}
     assert last(stage(**ageing), [85.0, 120.0], every_s=5) == (UNCERTAIN, "SPIKE")

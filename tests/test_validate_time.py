@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twinloop.batch import Batch
 from twinloop.records import Event
 from twinloop.stages.validate import ValidateStage
+from twinloop.stages.validate_kernel import REMEMBERED
 from twinloop.status import BAD, GOOD, Reason, StatusCode
 from twinloop.tags import TagTable
 from validating import QUIET, S, judged, samples, stage, tag, ticks, words
@@ -63,6 +64,16 @@ def test_other_values_of_one_time_take_the_next_free_nanoseconds_also_when_redel
     assert len(judged(a_stage, burst.take(slice(30, None)))) == 0
     later = judged(a_stage, samples([60.0, 61.0], time=[S + 1, 2 * S]))
     assert later.time.tolist() == [S + 50, 2 * S]
+
+
+def test_a_burst_of_redelivery_longer_than_the_memory_doubles_nothing_recent() -> None:
+    a_stage = stage()
+    history = samples(np.arange(100.0))
+    judged(a_stage, history)
+    again = judged(a_stage, history)
+    assert again.time.tolist() == history.time[: 100 - REMEMBERED].tolist(), "only what is forgotten"
+    assert not (again.reasons & Reason.SAME_TIME).any()
+    assert len(judged(a_stage, history.take(slice(100 - REMEMBERED, None)))) == 0
 
 
 def test_a_late_sample_of_a_time_already_given_out_moves_to_a_free_one() -> None:
@@ -139,6 +150,27 @@ def test_an_old_sample_redelivered_is_no_sign_of_life() -> None:
     judged(a_stage, samples([20.0], time=[9 * S], arrival=[14 * S]))
     assert a_stage.duplicates == 1
     assert [e.after for e in ticks(a_stage, 16)] == ["Uncertain"]
+
+
+def test_a_clock_set_back_hides_no_silence() -> None:
+    a_stage = ValidateStage(TagTable([tag("R101.a", stale_ns=5 * S), tag("R101.never", stale_ns=5 * S)]))
+    ticks(a_stage, 9998)
+    judged(a_stage, samples([20.0], start_s=10_000))
+    assert ticks(a_stage, 10_001) == []
+    told = ticks(a_stage, *range(6401, 6411))
+    assert [(e.subject, e.time // S, e.after) for e in told if e.subject == "R101.a"] == [
+        ("R101.a", 6406, "Uncertain")
+    ]
+    assert [(e.subject, e.time // S, e.after) for e in told if e.subject == "R101.never"] == [
+        ("R101.never", 6406, "Bad")
+    ]
+
+
+def test_an_arrival_a_little_after_its_tick_is_no_clock_set_back() -> None:
+    a_stage = stage(stale_ns=5 * S)
+    judged(a_stage, samples([20.0], start_s=10.9))
+    assert ticks(a_stage, 10, 15.8) == []
+    assert [e.after for e in ticks(a_stage, 15.9)] == ["Uncertain"]
 
 
 def test_a_tag_no_longer_in_the_plant_file_is_not_missed() -> None:

@@ -160,8 +160,8 @@ def _take(descriptor: int, directory: Path) -> None:
         ) from error
 
 
-def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None) -> tuple[Loop, Fold]:
-    """The loop of a plant, ready to run, and its fold.
+def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None) -> Loop:
+    """The loop of a plant, ready to run.
 
     Must be called on the event loop that will run it.
 
@@ -171,14 +171,14 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
     """
     config, table = place.config, place.table
     resolver = Resolver(table, _namers(config))
-    fold = _fold(place, resolver)
+    _warm(table)
     store, log, outputs = _stores(place)
     period_ns = cycle_ns(config)
     tiers = _tiers(config, table)
     parts = Parts(
         log=log,
         outputs=outputs,
-        fold=fold,
+        new_fold=lambda: _fold(place, resolver),
         store=store,
         metrics=metrics,
         checkpoints=Checkpoints(place.directory / "checkpoints") if isinstance(log, LocalLog) else None,
@@ -197,21 +197,19 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
             for source in _sources(place, resolver)
         ]
 
-    return Loop(parts, supervisors), fold
+    return Loop(parts, supervisors)
 
 
 def _fold(place: Workplace, resolver: Resolver) -> Fold:
     table = place.table
     twin = Twin(_assets(place.config, table), table)
-    fold = Fold(
+    return Fold(
         RouteStage(resolver, place.dictionary.key),
         ValidateStage(table),
         ImputeStage(table, twin.model_value),
         EstimateStage(table),
         twin,
     )
-    _warm(table)
-    return fold
 
 
 def _warm(table: TagTable) -> None:
@@ -233,8 +231,9 @@ def _stores(place: Workplace) -> tuple[LocalStore, Log, Log]:
     if isinstance(config, MemoryLogConfig):
         size = config.max_size
         return store, MemoryLog(max_bytes=size), MemoryLog(max_bytes=size, first=store.covered + 1)
-    checkpoint = Checkpoints(directory / "checkpoints").load()
-    log = _local_log(directory / "log", config, first=checkpoint.offset + 1 if checkpoint else 0)
+    # Offsets are never given out twice, also where somebody has removed a log.
+    known = [checkpoint.offset for checkpoint in Checkpoints(directory / "checkpoints").load()]
+    log = _local_log(directory / "log", config, first=max(known, default=-1) + 1)
     # Outputs can be folded again, so their commits need not wait for the disk.
     outputs = _local_log(directory / "outputs", config, first=store.covered + 1, durable=False)
     return store, log, outputs

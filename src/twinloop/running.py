@@ -17,7 +17,6 @@ from twinloop.batch import NO_TIME
 from twinloop.build import Replay, Workplace, build_loop, workplace
 from twinloop.config.expand import cycle_ns
 from twinloop.config.plantfile import read
-from twinloop.loop.fold import Fold
 from twinloop.loop.metrics import Metrics, quantile
 from twinloop.loop.supervise import LinkPhase
 from twinloop.loop.sync import Loop
@@ -62,16 +61,18 @@ async def running(
     loaded = read(path, env)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
+    asyncio.get_running_loop().set_exception_handler(_report)
     with ExitStack() as stack:
         place = stack.enter_context(workplace(loaded.config))
         metrics = Metrics()
-        loop, fold = build_loop(place, metrics, replay)
-        twin = RunningTwin(place, loop, fold, metrics)
+        look = _Look()
         web = loaded.config.web
         if web is not None and replay is None:
-            probe = Probe(web.host, web.port, metrics.registry, twin.healthz)
+            probe = Probe(web.host, web.port, metrics.registry, look.healthz)
             stack.callback(probe.close)
             _log.info("web: http://%s:%d/healthz and /metrics", web.host, probe.port)
+        loop = build_loop(place, metrics, replay)
+        twin = look.twin = RunningTwin(place, loop, metrics)
         stop = asyncio.Event()
         task = asyncio.create_task(loop.run(stop), name="loop")
         twin.attach(task)
@@ -82,13 +83,30 @@ async def running(
             await task
 
 
+class _Look:
+    """What `/healthz` looks at: nothing until there is a twin."""
+
+    twin: RunningTwin | None = None
+
+    def healthz(self) -> tuple[bool, dict[str, Any]]:
+        if self.twin is None:
+            return False, {"status": "starting"}
+        return self.twin.healthz()
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say what a callback or a forgotten task of a library raised; nobody else would."""
+    del loop
+    error = context.get("exception")
+    _log.error("%s: %r", context.get("message"), error, exc_info=error)
+
+
 class RunningTwin:
     """A running twin, to look into; made by `running`."""
 
-    def __init__(self, place: Workplace, loop: Loop, fold: Fold, metrics: Metrics) -> None:
+    def __init__(self, place: Workplace, loop: Loop, metrics: Metrics) -> None:
         self._place = place
         self._loop = loop
-        self._fold = fold
         self.metrics = metrics
         self._task: asyncio.Task[None] | None = None
         n = len(place.table)
@@ -170,7 +188,8 @@ class RunningTwin:
         )
 
     def _tag_rows(self, now: int) -> list[TagRow]:
-        bank, validate = self._fold.estimate.bank, self._fold.validate
+        fold = self._loop.fold
+        bank, validate = fold.estimate.bank, fold.validate
         value, std, rate = bank.value, bank.std, bank.rate
         silent, stale = validate.stale_status, validate.stale
         rows = []

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import cache, lru_cache
@@ -301,12 +301,22 @@ def _meaning(name: str) -> str | None:
 
 def _nearest(name: str) -> str:
     """`; did you mean 'bar'?`, or nothing where no unit is near."""
-    for names, cutoff in ((_SUGGESTED, 0.6), (_registry(), 0.75)):
-        folded = {known.lower(): known for known in names}
-        near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=cutoff)
+    word = name.lower()
+    suggested = {known.lower(): known for known in _SUGGESTED}
+    for names, cutoff in ((suggested, 0.6), (_by_initial().get(word[0], {}), 0.75)):
+        near = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
         if near:
-            return f"; did you mean {folded[near[0]]!r}?"
+            return f"; did you mean {names[near[0]]!r}?"
     return ""
+
+
+@cache
+def _by_initial() -> dict[str, dict[str, str]]:
+    """All of pint's names by their first letter, then lower case: messages may ask often, so not of all."""
+    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for name in _registry():
+        found[name[0].lower()][name.lower()] = name
+    return dict(found)
 
 
 def _unlike(source: str, target: str, start: Mapping[str, object], end: Mapping[str, object]) -> str:

@@ -144,6 +144,18 @@ def test_check_reads_each_tag_once_and_says_which_is_missing(tmp_path: Path) -> 
         refused(done, 1, "R101.temperature", "no message within 10 s")
 
 
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plant that ran once, so that it can be asked."""
+    folder = tmp_path_factory.mktemp("asked")
+    plant = plant_file(folder, port=free_port())
+    with running(plant) as run:
+        run.says("running")
+        eventually((folder / "data" / "dictionary.sqlite").exists, bool)
+        assert run.stop() == 0
+    return plant
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -155,14 +167,9 @@ def test_check_reads_each_tag_once_and_says_which_is_missing(tmp_path: Path) -> 
     ],
 )
 def test_a_question_that_makes_no_sense_is_usage(
-    tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+    asked: Path, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    plant = plant_file(tmp_path, port=free_port())
-    with running(plant) as run:
-        run.says("running")
-        eventually((tmp_path / "data" / "dictionary.sqlite").exists, bool)
-        assert run.stop() == 0
-    refused(command("query", plant, *arguments), 2, *words)
+    refused(command("query", asked, *arguments), 2, *words)
 
 
 def test_asking_before_there_is_data_says_what_to_do(tmp_path: Path) -> None:

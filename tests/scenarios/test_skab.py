@@ -15,11 +15,12 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from support.mosquitto import mosquitto
-from support.twin import eventually, query, running
+from support.twin import PATIENCE_S, eventually, query, running
 
 ROOT = Path(__file__).parents[2]
 SKAB = ROOT.parent / "shared" / "data" / "skab"
 SENSORS = 8
+IN_FLIGHT = 5_000
 Sent = dict[str, list[tuple[str, str]]]
 
 
@@ -31,6 +32,7 @@ def publish(port: int, files: list[Path]) -> Sent:
     client.loop_start()
     sent: Sent = defaultdict(list)
     last = None
+    count = 0
     for file in files:
         with file.open() as lines:
             for row in csv.DictReader(lines, delimiter=";"):
@@ -38,9 +40,12 @@ def publish(port: int, files: list[Path]) -> Sent:
                 for column in list(row)[1 : 1 + SENSORS]:
                     payload = json.dumps({"value": float(row[column]), "timestamp": time})
                     last = client.publish(f"skab/valve1/{column}", payload, qos=1)
+                    count += 1
+                    if count % IN_FLIGHT == 0:
+                        last.wait_for_publish(PATIENCE_S)
                     sent[f"valve1.{column.replace(' ', '')}"].append((time, row[column]))
     assert last is not None
-    last.wait_for_publish(300)
+    last.wait_for_publish(PATIENCE_S)
     client.disconnect()
     client.loop_stop()
     return sent

@@ -161,12 +161,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 async def _run_until_stopped(path: Path, seconds: float | None) -> int:
-    from twinloop.running import running
-
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    from twinloop.running import running  # takes a while: a signal meanwhile must find its handler
+
     async with running(path, os.environ) as twin:
         _log.info("running %s; SIGINT or SIGTERM stops it", path)
         if seconds is not None:

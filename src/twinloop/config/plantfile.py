@@ -69,9 +69,9 @@ def read(path: Path, env: Mapping[str, str]) -> Loaded:
         found = config_checks.errors(config)
         problems += _problems(tree, (one for one in found if not _rests_on(one, broken)))
     if problems or config is None:
-        raise ConfigError(_listed(path, problems))
+        raise ConfigError(_listed(path, tree, problems))
     warnings = _problems(tree, config_checks.warnings(config))
-    return Loaded(config, tuple(_line(path, warning) for warning in sorted(warnings)))
+    return Loaded(config, tuple(_line(path, tree, warning) for warning in sorted(warnings)))
 
 
 def _tree(path: Path, env: Mapping[str, str]) -> Tree:
@@ -281,13 +281,13 @@ def _as_written(data: Any, path: KeyPath) -> KeyPath:
     return tuple(written)
 
 
-def _listed(path: Path, problems: Iterable[Problem]) -> str:
-    lines = list(dict.fromkeys(_line(path, problem) for problem in sorted(problems)))
+def _listed(path: Path, tree: Tree, problems: Iterable[Problem]) -> str:
+    lines = list(dict.fromkeys(_line(path, tree, problem) for problem in sorted(problems)))
     if len(lines) > MOST_SHOWN:
         lines = [*lines[:MOST_SHOWN], f"{path}: and {len(lines) - MOST_SHOWN} more"]
     return "\n".join(lines)
 
 
-def _line(path: Path, problem: Problem) -> str:
+def _line(path: Path, tree: Tree, problem: Problem) -> str:
     where = f"{dotted(problem.path)}: " if problem.path else ""
-    return f"{path}:{problem.line}: {where}{problem.text}"
+    return f"{path}:{problem.line}: {tree.masked(where + problem.text)}"

@@ -27,6 +27,8 @@ MOST_BYTES: Final = 4 * 2**20
 MOST_VALUES: Final = 200_000
 DEEPEST: Final = 32
 _PREFIX: Final = "tag:yaml.org,2002:"
+_TELLING: Final = 8
+"""A shorter text is masked only where it is quoted, as it may be part of any word."""
 _SECRET_KEYS: Final = {"password", "token"}
 _VARIABLE: Final = re.compile(r"\$\$\{|\$\{(?P<name>[^}:]*)(?::-(?P<default>[^}]*))?\}|\$\{")
 
@@ -69,12 +71,23 @@ class Tree:
         lines: 1-based line of every key and list item, by path.
         problems: duplicate keys (the first counts), unset variables and the like.
         absent: paths whose value could not be had; None stands there in `data`.
+        hidden: texts in which a variable was replaced, and what the variables held; see `masked`.
     """
 
     data: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     absent: set[Path] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)
+
+    def masked(self, text: str) -> str:
+        """A message without what the environment gave, wherever it was quoted from."""
+        for secret in sorted(self.hidden, key=len, reverse=True):
+            for shown in (repr(secret), f'"{secret}"'):
+                text = text.replace(shown, repr(FromEnvironment(secret)))
+            if len(secret) >= _TELLING:
+                text = text.replace(secret, repr(FromEnvironment(secret)))
+        return text
 
     def line(self, path: Path) -> int:
         """The line of a path, or of the nearest part of it that is there."""
@@ -272,6 +285,7 @@ class _Reader:
             if name is None or not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
                 self._problem(node, path, "expected ${NAME} or ${NAME:-default}; write $${ for a plain ${")
             elif name in self._env and (self._env[name] or default is None):
+                self.tree.hidden.add(self._env[name])
                 return self._env[name]
             elif default is not None:
                 return default
@@ -285,7 +299,10 @@ class _Reader:
         if failed:
             self.tree.absent.add(path)
             return None
-        return FromEnvironment(replaced) if used else replaced
+        if not used:
+            return replaced
+        self.tree.hidden.add(replaced)
+        return FromEnvironment(replaced)
 
 
 def _whole(text: str) -> int:

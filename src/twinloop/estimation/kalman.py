@@ -9,6 +9,7 @@ docs/ESTIMATION.md has the equations, the defaults and what they cost, and the s
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,7 +50,7 @@ I64 = npt.NDArray[np.int64]
 
 _HEADER: Final = struct.Struct("<8sHHHxxQ")  # magic, version, bytes of a state, bytes of a rule, tags
 _MAGIC: Final = b"TLKALMAN"
-_VERSION: Final = 1
+_VERSION: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,12 @@ class Reset:
         time: of the sample it began anew from, ns since epoch UTC.
         before: the value believed until then, tag units.
         after: the value believed now, tag units.
-        samples: how many samples in a row were beyond the gate.
     """
 
     tag: int
     time: int
     before: float
     after: float
-    samples: int
 
 
 class KalmanBank:
@@ -117,7 +116,6 @@ class KalmanBank:
                     time=int(time[row]),
                     before=float(before[row]),
                     after=float(estimate[row]),
-                    samples=int(self._rules["rebaseline"][tag[row]]),
                 )
                 for row in np.flatnonzero(outcome == RESET)
             )
@@ -208,7 +206,7 @@ class KalmanBank:
         return header + self._state.tobytes() + self._rules.tobytes()
 
     def restore(self, state: bytes) -> None:
-        """Take up beliefs; tags that are new since start afresh, so do those that changed their nature.
+        """Take up beliefs; tags that are new since start afresh, so do those that changed nature or unit.
 
         A tag whose `noise` changed keeps its belief, deviation and all, and is judged by the new noise.
 
@@ -225,7 +223,8 @@ class KalmanBank:
         kept = np.frombuffer(state, STATE, count, _HEADER.size).copy()
         rules = np.frombuffer(state, RULE, count, _HEADER.size + count * state_size).copy()
         _take_new_noise(kept, rules, self._rules[:count])
-        kept[rules["analogue"] != self._rules["analogue"][:count]] = np.zeros((), STATE)
+        for name in ("analogue", "unit"):
+            kept[rules[name] != self._rules[name][:count]] = np.zeros((), STATE)
         self._state = np.zeros(len(self), STATE)
         self._state[:count] = kept
 
@@ -243,6 +242,8 @@ def _rules(table: TagTable) -> npt.NDArray[np.void]:
     rules["period"] = period
     rules["coast"] = COAST_PERIODS * period
     rules["rebaseline"] = np.maximum(table.column("rebaseline"), 1)
+    for index, tag in table.items():
+        rules["unit"][index] = zlib.crc32(tag.unit.encode())
     # No reading can be less certain than "somewhere in the instrument's range".
     rules["std_max"] = np.where(np.isfinite(span) & (span > 0.0), span / np.sqrt(12.0), np.inf)
     return rules

@@ -26,6 +26,7 @@ __all__ = [
     "COAST_PERIODS",
     "GATED",
     "GATE_NIS",
+    "GOOD_STREAK",
     "NIS_SAMPLES",
     "NOTHING",
     "RELATIVE_RATE_NOISE",
@@ -45,6 +46,8 @@ UNCERTAIN_VARIANCE: Final = 25.0
 """An Uncertain sample counts as one with five times the noise."""
 RELATIVE_RATE_NOISE: Final = 0.05
 """Default rate noise, times noise / every^1.5: the tracking index at one sample a period."""
+GOOD_STREAK: Final = 3
+"""So many Good samples in a row beyond the gate, and it is the estimate that is wrong."""
 NIS_SAMPLES: Final = 100
 """The running NIS is a mean over about this many samples (exponential weights)."""
 COAST_PERIODS: Final = 10
@@ -86,6 +89,7 @@ STATE: Final = np.dtype(
         ("kind", "<i8"),
         ("used", "<i8"),  # samples used since the belief began
         ("streak", "<i8"),  # gated samples in a row
+        ("good_streak", "<i8"),  # Good ones among the newest of them, in a row
         ("gated_time", "<i8"),  # the newest of them: time, value, variance factor
         ("gated_value", "<f8"),
         ("gated_factor", "<f8"),
@@ -106,6 +110,7 @@ RULE: Final = np.dtype(
         ("coast", "<f8"),  # s
         ("rebaseline", "<i8"),
         ("std_max", "<f8"),
+        ("unit", "<i8"),  # a print of the unit the numbers are in; not read here
     ]
 )
 
@@ -163,6 +168,7 @@ def _start(s: Any, rule: Any, time: int, value: float, factor: float) -> None:
     s.u = 0.0
     s.used = 1
     s.streak = 0
+    s.good_streak = 0
 
 
 @kernel
@@ -245,7 +251,8 @@ def _filter(s: Any, rule: Any, time: int, value: float, good: bool) -> int:  # n
     if trusted and nis > GATE_NIS:
         s.gated += 1
         s.streak += 1
-        if s.streak >= rule.rebaseline:
+        s.good_streak = s.good_streak + 1 if good else 0
+        if s.streak >= rule.rebaseline or s.good_streak >= GOOD_STREAK:
             _restart(s, rule, time, value, factor)
             return RESET
         s.gated_time = time
@@ -264,6 +271,7 @@ def _filter(s: Any, rule: Any, time: int, value: float, good: bool) -> int:  # n
     s.u = u * kept
     s.used += 1
     s.streak = 0
+    s.good_streak = 0
     return USED
 
 

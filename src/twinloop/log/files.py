@@ -126,7 +126,9 @@ def _read_file(path: Path, after: int, limit: int | None) -> Iterator[tuple[int,
     query = "SELECT offset, data FROM entries WHERE offset > ? ORDER BY offset LIMIT ?"
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as db:
-            yield from db.execute(query, (after, -1 if limit is None else limit))
+            # A file that is just being made has no table yet, and so no entry.
+            if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entries'").fetchone():
+                yield from db.execute(query, (after, -1 if limit is None else limit))
     except sqlite3.Error as error:
         if path.exists():
             raise LogError(f"the log file {path} cannot be read: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -46,8 +47,11 @@ class Checkpoints:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def save(self, offset: int, state: bytes) -> None:
+    def save(self, offset: int, state: bytes) -> int:
         """Write a checkpoint aside, sync it, rename it into place, and drop all but the newest two.
+
+        Returns:
+            The offset of the oldest checkpoint kept: the log must keep what comes after it.
 
         Raises:
             LogError: it cannot be written.
@@ -62,23 +66,36 @@ class Checkpoints:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
-            for old in self._paths()[_KEPT:]:
+            self._sync_directory()
+            paths = self._paths()
+            for old in paths[_KEPT:]:
                 old.unlink()
         except OSError as error:
             raise LogError(f"the checkpoint {path} cannot be written: {error}") from error
+        return int(paths[:_KEPT][-1].stem) - 1
 
-    def load(self) -> Checkpoint | None:
-        """The newest checkpoint that can be read, or None; each that cannot be is named in the log."""
+    def _sync_directory(self) -> None:
+        """Make the rename itself durable: the log may be trimmed on the strength of it."""
+        descriptor = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def load(self) -> Iterator[Checkpoint]:
+        """The checkpoints that can be read, newest first; each that cannot be is named in a warning."""
         for path in self._paths():
             try:
                 found = msgspec.msgpack.decode(path.read_bytes(), type=Checkpoint)
             except (OSError, msgspec.MsgspecError) as error:
-                _log.warning("the checkpoint %s cannot be read (%s): taking the one before", path, error)
+                _log.warning("the checkpoint %s cannot be read (%s): trying the one before", path, error)
                 continue
             if found.version == VERSION and found.crc == zlib.crc32(found.state):
-                return found
-            _log.warning("the checkpoint %s is damaged or of another version: taking the one before", path)
-        return None
+                yield found
+            else:
+                _log.warning(
+                    "the checkpoint %s is damaged or of another version: trying the one before", path
+                )
 
     def _paths(self) -> list[Path]:
         return sorted(self._directory.glob("*.checkpoint"), reverse=True)

@@ -35,6 +35,7 @@ from twinloop.twin.twin import Beliefs, Twin
 __all__ = ["Fold"]
 
 VERSION: Final = 1
+_NIS_TELLS: Final = 20  # samples: a mean over fewer says more about chance than about the filter
 _LINK_EVENTS: Final = {
     LinkState.UP: EventKind.LINK_UP,
     LinkState.DOWN: EventKind.LINK_DOWN,
@@ -135,7 +136,7 @@ class Fold:
             std=bank.std,
             rate=bank.rate,
             time_ns=bank.time_ns,
-            nis=bank.nis,
+            nis=np.where(bank.nis_count >= _NIS_TELLS, bank.nis, np.nan),
             stale=self.validate.stale,
             severity=self.validate.severity,
         )

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Final
@@ -26,6 +27,9 @@ _log = logging.getLogger("twinloop.sources")
 FIRST_RETRY_S: Final = 1.0
 LONGEST_RETRY_S: Final = 30.0
 _IN_FLIGHT: Final = 64
+_LAST_WORDS_S: Final = 1.0
+_LAST_PAUSE_S: Final = 0.05
+_FIRST: Final = asyncio.FIRST_COMPLETED
 
 Append = Callable[[Record, int], Awaitable[int]]
 
@@ -108,6 +112,7 @@ class Supervisor:
         self._silence_s = silence_s
         self._backoff = backoff or Backoff()
         self._slots = asyncio.Semaphore(_IN_FLIGHT)
+        self._stop = asyncio.Event()
         self.figures = LinkFigures()
 
     @property
@@ -116,8 +121,8 @@ class Supervisor:
         return self._source.name
 
     async def run(self) -> None:
-        """Connect and go on until cancelled, or until the source is exhausted."""
-        while True:
+        """Connect and go on until `stop` or until the source is exhausted."""
+        while not self._stop.is_set():
             self.figures.phase = LinkPhase.CONNECTING
             self.figures.attempts += 1
             try:
@@ -125,27 +130,51 @@ class Supervisor:
             except LinkError as error:
                 await self._lost(str(error))
             else:
-                self.figures.phase = LinkPhase.ENDED
-                return
+                break
             self.figures.phase = LinkPhase.WAITING
-            await asyncio.sleep(self._backoff.next_s())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self._backoff.next_s())
+        self.figures.phase = LinkPhase.ENDED
+
+    def stop(self) -> None:
+        """Take what has been heard already, close the connection, and let `run` return."""
+        self._stop.set()
 
     async def _session(self) -> None:
         async with self._source.connect() as deliveries:
             await self._found()
             stream = aiter(deliveries)
-            while True:
-                try:
-                    async with asyncio.timeout(self._silence_s or None):
-                        delivery = await anext(stream)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError as error:
-                    raise LinkError(
-                        f"{self.name}: connected, but nothing was heard for {self._silence_s:g} s"
-                    ) from error
-                await self._take(delivery)
-                self._backoff.reset()
+            stopping = asyncio.create_task(self._stop.wait())
+            until_s = 0.0
+            try:
+                while (delivery := await self._hear(stream, stopping)) is not None:
+                    await self._take(delivery)
+                    self._backoff.reset()
+                    if stopping.done():
+                        until_s = until_s or time.monotonic() + _LAST_WORDS_S
+                        if time.monotonic() > until_s:
+                            return
+            finally:
+                stopping.cancel()
+
+    async def _hear(self, stream: AsyncIterator[Delivery], stopping: asyncio.Task[bool]) -> Delivery | None:
+        """The next delivery; None at the source's end, or when stopping and nothing waits to be taken."""
+        heard = asyncio.create_task(_next(stream))
+        try:
+            if not stopping.done():
+                timeout_s = self._silence_s or None
+                await asyncio.wait({heard, stopping}, timeout=timeout_s, return_when=_FIRST)
+            if stopping.done() and not heard.done():
+                await asyncio.wait({heard}, timeout=_LAST_PAUSE_S)
+            if heard.done():
+                return heard.result()
+            if stopping.done():
+                return None
+            raise LinkError(f"{self.name}: connected, but nothing was heard for {self._silence_s:g} s")
+        finally:
+            if not heard.done():
+                heard.cancel()
+                await asyncio.wait({heard})
 
     async def _take(self, delivery: Delivery) -> None:
         """Append a delivery; the source is acknowledged when its last record is durable."""
@@ -204,3 +233,7 @@ class Supervisor:
     async def _note(self, state: LinkState, why: str = "") -> None:
         now = time.time_ns()
         await self._append(Link(now, self.name, state, why=why), now)
+
+
+async def _next(stream: AsyncIterator[Delivery]) -> Delivery | None:
+    return await anext(stream, None)

@@ -12,12 +12,13 @@ from typing import Final
 
 import numpy as np
 
-from twinloop.errors import LogError, StoreBusy
+from twinloop.errors import LogError
 from twinloop.log.log import Log
 from twinloop.loop.checkpoint import Checkpoints
+from twinloop.loop.deliver import StoreReader
 from twinloop.loop.fold import Fold
 from twinloop.loop.metrics import Cycle, Metrics
-from twinloop.loop.supervise import LinkPhase, Supervisor
+from twinloop.loop.supervise import Append, LinkPhase, Supervisor
 from twinloop.records import (
     Outputs,
     Record,
@@ -35,10 +36,10 @@ __all__ = ["Loop", "Parts"]
 _log = logging.getLogger("twinloop.loop")
 
 CHECKPOINT_EVERY_S: Final = 60.0
+HEAR_OUT_S: Final = 3.0
 STOP_WITHIN_S: Final = 8.0
-_FOLD_AT_ONCE: Final = 256
-_STORE_AT_ONCE: Final = 2000
-_STORE_PAUSE_S: Final = 0.2
+_FOLD_AT_ONCE: Final = 64
+_LOOK_S: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class Parts:
 
     Attributes:
         log: received records; outputs: what folding them gave.
-        fold: the state.
+        new_fold: makes a fold that knows nothing yet.
         store: history, a reader of `outputs`.
         checkpoints: where the fold's state is kept; None to begin anew each time.
         clock: gives the ticks; None where a source brings its own (replay).
@@ -55,7 +56,7 @@ class Parts:
 
     log: Log
     outputs: Log
-    fold: Fold
+    new_fold: Callable[[], Fold]
     store: Store
     metrics: Metrics
     checkpoints: Checkpoints | None = None
@@ -94,18 +95,16 @@ class Loop:
         supervisors: called with `append` to make the keepers of the sources.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        supervisors: Callable[[Callable[[Record, int], Awaitable[int]]], Sequence[Supervisor]],
-    ) -> None:
+    def __init__(self, parts: Parts, supervisors: Callable[[Append], Sequence[Supervisor]]) -> None:
         self._parts = parts
+        self.fold = parts.new_fold()
+        self._store = StoreReader(parts.outputs, parts.store)
         self._progress = _Progress()
         self._listeners: list[Callable[[Outputs], None]] = []
-        self._output: Awaitable[int] | None = None
+        self._output: asyncio.Future[int] | None = None
         self._samples_in_cycle = 0
         self._outputs_cover = -1
-        self._delivered = -1
+        self._checkpointing = asyncio.Lock()
         self.last_cycle_s = time.monotonic()
         self.supervisors = list(supervisors(self.append))
 
@@ -120,41 +119,54 @@ class Loop:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set or every source has ended; then finish what was received.
 
+        After `stop` that takes at most `STOP_WITHIN_S`: what does not fit stands in the log and goes on at
+        the next start. Sources that ended by themselves are folded and stored to their end.
+
         Raises:
             TwinloopError: a part that cannot be done without failed (a log that cannot be written).
         """
-        self._resume()
-        fold = asyncio.create_task(self._fold(), name="fold")
-        store = asyncio.create_task(self._store(), name="store")
-        keep = asyncio.create_task(self._checkpoint_now_and_then(), name="checkpoints")
-        clock = asyncio.create_task(self._cycles(), name="clock") if self._parts.clock else None
-        sources = [asyncio.create_task(each.run(), name=each.name) for each in self.supervisors]
-        ended = asyncio.create_task(_until_stopped(stop, sources), name="stop")
-        vital = [task for task in (fold, store, keep, clock, ended) if task]
+        workers: list[asyncio.Task[None]] = []
+        sources: list[asyncio.Task[None]] = []
         try:
-            done, _ = await asyncio.wait(vital, return_when=asyncio.FIRST_COMPLETED)
+            self._resume()
+            workers += [
+                asyncio.create_task(self._fold(), name="fold"),
+                asyncio.create_task(self._store.run(), name="store"),
+                asyncio.create_task(self._checkpoint_now_and_then(), name="checkpoints"),
+            ]
+            clock = asyncio.create_task(self._cycles(), name="clock")
+            sources += [asyncio.create_task(each.run(), name=each.name) for each in self.supervisors]
+            ended = asyncio.create_task(_until_stopped(stop, sources), name="stop")
+            workers += [clock, ended]
+            done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-            await self._stop_hearing([task for task in (clock, *sources) if task])
-            await self._finish(fold, store)
+            deadline_s = time.monotonic() + STOP_WITHIN_S if stop.is_set() else None
+            clock.cancel()
+            await self._hear_out(sources)
+            await self._finish(workers[:2], deadline_s)
         finally:
-            for task in (*vital, *sources):
+            for task in (*workers, *sources):
                 task.cancel()
-            await asyncio.gather(*vital, *sources, return_exceptions=True)
-            await self._close()
+            await asyncio.gather(*workers, *sources, return_exceptions=True)
+            await self.close()
+
+    async def close(self) -> None:
+        """Let go of the store and the logs; for a loop that never ran, too."""
+        try:
+            await self._store.close()
+        finally:
+            await self._parts.log.close()
+            await self._parts.outputs.close()
 
     def _resume(self) -> None:
         """Take up the newest checkpoint and find how far the outputs already go."""
         parts = self._parts
-        checkpoint = parts.checkpoints.load() if parts.checkpoints else None
+        self._restore()
         first = parts.log.stats().first_offset
-        if checkpoint is not None:
-            parts.fold.restore(checkpoint.state)
-            self._progress.folded = checkpoint.offset
         if self._progress.folded < first - 1:
             _log.warning(
-                "the log begins at offset %d, after the newest checkpoint: what lies between is lost to "
-                "the fold",
+                "the log begins at offset %d, after the newest checkpoint: what lies between is not folded",
                 first,
             )
             self._progress.folded = first - 1
@@ -162,6 +174,23 @@ class Loop:
         if outputs.last_offset >= outputs.first_offset:
             _, newest = parts.outputs.read(outputs.last_offset - 1, 1)[0]
             self._outputs_cover = decode_outputs(newest).covers
+
+    def _restore(self) -> None:
+        """Take up the newest checkpoint that fits; without one the log's oldest entry is where to begin."""
+        found = self._parts.checkpoints.load() if self._parts.checkpoints else iter(())
+        for checkpoint in found:
+            try:
+                self.fold.restore(checkpoint.state)
+            except LogError as error:
+                _log.warning(
+                    "the checkpoint at offset %d is not used (%s): folding from before it, which takes time",
+                    checkpoint.offset,
+                    error,
+                )
+                self.fold = self._parts.new_fold()
+                continue
+            self._progress.folded = checkpoint.offset
+            return
 
     async def _fold(self) -> None:
         log = self._parts.log
@@ -171,12 +200,22 @@ class Loop:
                 self._step(offset, decode_record(data))
             if self._progress.folded == log.stats().last_offset:
                 self._progress.caught_up_s = time.monotonic()
+            if self._parts.checkpoints is None:
+                log.release(self._progress.folded)
+            # A full output log holds the fold back; else its entries would gather in memory.
+            await self._written()
             await asyncio.sleep(0)
 
+    async def _written(self) -> None:
+        """Return when the newest outputs are in their log; a waiter that is cancelled leaves them alone."""
+        if self._output is not None:
+            await asyncio.shield(self._output)
+
     def _step(self, offset: int, record: Record) -> None:
-        outputs = self._parts.fold.step(offset, record)
+        outputs = self.fold.step(offset, record)
         if offset > self._outputs_cover and not outputs.is_empty:
-            self._output = self._parts.outputs.append(encode_outputs(outputs), outputs.time)
+            entry = self._parts.outputs.append(encode_outputs(outputs), outputs.time)
+            self._output = asyncio.ensure_future(entry)
         severities = _severities(outputs)
         self._parts.metrics.outputs(outputs, severities)
         self._samples_in_cycle += sum(severities)
@@ -186,6 +225,8 @@ class Loop:
 
     async def _cycles(self) -> None:
         clock = self._parts.clock
+        if clock is None:
+            await asyncio.Event().wait()
         while clock is not None:
             due = await clock.next()
             began = time.monotonic()
@@ -193,8 +234,7 @@ class Loop:
             lag_s = began - self._progress.caught_up_s if behind else 0.0
             offset = await self.append(due.tick, due.tick.time)
             await self._progress.wait_for(offset)
-            if self._output is not None:
-                await self._output
+            await self._written()
             self._count_cycle(due.tick, time.monotonic() - began, due.jitter_ns / 1e9, lag_s)
 
     def _count_cycle(self, tick: Tick, duration_s: float, jitter_s: float, lag_s: float) -> None:
@@ -216,34 +256,7 @@ class Loop:
         for name, log in (("received", self._parts.log), ("outputs", self._parts.outputs)):
             stats = log.stats()
             metrics.log(name, size_bytes=stats.size_bytes, last_offset=stats.last_offset)
-        metrics.store(self._parts.outputs.stats().last_offset - self._parts.store.covered)
-
-    async def _store(self) -> None:
-        parts = self._parts
-        first = parts.outputs.stats().first_offset
-        if parts.store.covered < first - 1:
-            _log.warning("outputs before offset %d are gone and not in the store", first)
-        delivered = max(parts.store.covered, first - 1)
-        troubled = False
-        while True:
-            await parts.outputs.wait(delivered)
-            entries = parts.outputs.read(delivered, _STORE_AT_ONCE)
-            try:
-                decoded = [(offset, decode_outputs(data)) for offset, data in entries]
-                await asyncio.to_thread(parts.store.write, decoded)
-            except StoreBusy as busy:
-                if not troubled:
-                    _log.warning("store: %s; trying again until it works", busy)
-                troubled = True
-                await asyncio.sleep(busy.retry_after_s)
-                continue
-            if troubled:
-                _log.info("store: writing again")
-                troubled = False
-            delivered = self._delivered = entries[-1][0]
-            parts.outputs.release(parts.store.covered)
-            if len(entries) < _STORE_AT_ONCE:
-                await asyncio.sleep(_STORE_PAUSE_S)
+        metrics.store(self._store.lag)
 
     async def _checkpoint_now_and_then(self) -> None:
         while True:
@@ -254,49 +267,46 @@ class Loop:
         """Keep the state with the offset it covers, once the outputs up to there are safe."""
         checkpoints = self._parts.checkpoints
         if checkpoints is None:
-            self._parts.log.release(self._progress.folded)
             return
-        offset, state, output = self._progress.folded, self._parts.fold.snapshot(), self._output
-        if output is not None:
-            await output
-        await self._parts.outputs.sync()
-        await asyncio.to_thread(checkpoints.save, offset, state)
-        self._parts.log.release(offset)
+        async with self._checkpointing:
+            offset, state = self._progress.folded, self.fold.snapshot()
+            await self._written()
+            await self._parts.outputs.sync()
+            oldest = await asyncio.to_thread(checkpoints.save, offset, state)
+            # The log keeps what the oldest checkpoint kept would need, in case the newest cannot be read.
+            self._parts.log.release(oldest)
 
-    async def _stop_hearing(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        for task in tasks:
-            task.cancel()
-        _, late = await asyncio.wait(tasks, timeout=STOP_WITHIN_S / 2) if tasks else (set(), set())
+    async def _hear_out(self, sources: Sequence[asyncio.Task[None]]) -> None:
+        """Take what the sources have heard already, let them close, and wait until all is durable."""
+        for each in self.supervisors:
+            each.stop()
+        _, late = await asyncio.wait(sources, timeout=HEAR_OUT_S) if sources else (set(), set())
         for task in late:
             _log.warning("%s did not close in time", task.get_name())
+            task.cancel()
         with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_WITHIN_S / 4):
+            async with asyncio.timeout(HEAR_OUT_S):
                 for each in self.supervisors:
                     await each.drained()
 
-    async def _finish(self, fold: asyncio.Task[None], store: asyncio.Task[None]) -> None:
-        """Fold and store what was received; what does not fit into the time waits in the log."""
+    async def _finish(self, workers: Sequence[asyncio.Task[None]], deadline_s: float | None) -> None:
+        """Fold and store what was received, as far as the time goes; a worker's failure is raised."""
+        left_s = None if deadline_s is None else max(0.5, deadline_s - time.monotonic())
         try:
-            async with asyncio.timeout(STOP_WITHIN_S):
-                last = self._parts.log.stats().last_offset
-                await _or_failure(self._progress.wait_for(last), fold)
-                if self._output is not None:
-                    await self._output
-                newest = self._parts.outputs.stats().last_offset
-                while max(self._delivered, self._parts.store.covered) < newest:
-                    if store.done():
-                        store.result()
-                    await asyncio.sleep(_STORE_PAUSE_S / 4)
+            async with asyncio.timeout(left_s):
+                while not self._is_done():
+                    for task in workers:
+                        if task.done():
+                            task.result()
+                    await asyncio.sleep(_LOOK_S)
+                await self._checkpoint()
         except TimeoutError:
             _log.warning("stopped with work left; it stands in the log and goes on at the next start")
-        await self._checkpoint()
 
-    async def _close(self) -> None:
-        parts = self._parts
-        await asyncio.to_thread(parts.store.close)
-        parts.outputs.release(parts.store.covered)
-        await parts.log.close()
-        await parts.outputs.close()
+    def _is_done(self) -> bool:
+        folded = self._progress.folded >= self._parts.log.stats().last_offset
+        written = self._output is None or self._output.done()
+        return folded and written and self._store.taken >= self._parts.outputs.stats().last_offset
 
 
 def _severities(outputs: Outputs) -> list[int]:
@@ -324,14 +334,3 @@ async def _until_stopped(stop: asyncio.Event, sources: Sequence[asyncio.Task[Non
             await stopping
     finally:
         stopping.cancel()
-
-
-async def _or_failure(wanted: Awaitable[None], worker: asyncio.Task[None]) -> None:
-    """Await `wanted`, or raise what the worker it depends on raised."""
-    waiting = asyncio.ensure_future(wanted)
-    await asyncio.wait({waiting, worker}, return_when=asyncio.FIRST_COMPLETED)
-    if worker.done() and not waiting.done():
-        waiting.cancel()
-        worker.result()
-        raise LogError("the fold stopped before everything was folded")
-    await waiting

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from mqttium import MQTTError, MQTTProtocolVersion, QoS
@@ -38,6 +38,7 @@ __all__ = ["Endpoint", "MqttOptions", "MqttSource", "Protocol", "parse_url", "tl
 Protocol = Literal["5", "3.1.1"]
 
 _CLOSE_S: Final = 3.0
+_PATIENT_S: Final = 86_400.0
 _MIB: Final = 1024 * 1024
 # What a broker may send us in one packet, and what may wait unread. MQTT 5 brokers are told and keep
 # longer packets to themselves; those of 3.1.1 cannot be told, so that the longest there is must fit.
@@ -215,7 +216,7 @@ class MqttSource:
             LinkError: on entering, when the broker cannot be reached or refuses us or a topic; from the
                 iterator when the connection ends, after what was heard before has been delivered.
         """
-        return _open(self._options, self._reader, self._intake)
+        return _open(self._options, self._options.topics.subscriptions, self._reader, self._intake)
 
     async def check(self, timeout_s: float) -> list[Reading]:
         """Listen until every expected tag was heard or the time is up, with a clean session of its own.
@@ -233,13 +234,20 @@ class MqttSource:
             connect_timeout_s=min(timeout_s, self._options.connect_timeout_s),
         )
         seen = _Seen(options)
-        async with _open(options, self._reader, self._intake) as session:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    while not seen.complete:
-                        for arrival, message in await session.take():
-                            for outcome in self._reader.outcomes(message):
-                                seen.add(arrival, outcome)
+        connected = False
+        with contextlib.suppress(TimeoutError):
+            async with (
+                asyncio.timeout(timeout_s),
+                _open(options, options.topics.unshared, self._reader, self._intake) as session,
+            ):
+                connected = True
+                while not seen.complete:
+                    for arrival, message in await session.take():
+                        for outcome in self._reader.outcomes(message):
+                            seen.add(arrival, outcome)
+        if not connected:
+            late = TimeoutError(f"{timeout_s:g} s")
+            raise link_error(options.where, late, client_id=options.client_id)
         return seen.readings(timeout_s)
 
 
@@ -296,32 +304,74 @@ class _Seen:
 
 
 @asynccontextmanager
-async def _open(options: MqttOptions, reader: MessageReader, intake: Intake) -> AsyncIterator[Session]:
+async def _open(
+    options: MqttOptions, topics: tuple[str, ...], reader: MessageReader, intake: Intake
+) -> AsyncIterator[Session]:
     client = _client(options)
-    topics = options.topics.subscriptions
     window = options.receive_maximum if options.protocol == "5" else _WINDOW_311
 
     def translate(error: BaseException) -> Exception:
         return link_error(options.where, error, client_id=options.client_id, topics=topics)
 
-    session = Session(client, reader, intake.now_ns, window=window, translate=translate)
+    session = Session(
+        client,
+        reader,
+        intake.now_ns,
+        window=window,
+        keepalive_s=options.keepalive_s,
+        translate=translate,
+    )
+    subscribing: asyncio.Task[None] | None = None
     try:
         try:
             await client.connect(
                 options.host, options.port, ssl=options.tls, timeout=options.connect_timeout_s
             )
             session.start()
-            await client.subscribe(
-                [(topic, _subscription(options)) for topic in topics], timeout=options.connect_timeout_s
-            )
+            subscribing = asyncio.create_task(_subscribe(client, session, options, topics))
+            await _answered(subscribing, session, options.connect_timeout_s)
         except (MQTTError, OSError) as error:
             raise translate(error) from None
         yield session
     finally:
+        if subscribing is not None:
+            subscribing.cancel()
+            await asyncio.wait({subscribing})
         await session.stop()
         with contextlib.suppress(MQTTError, OSError):
             async with asyncio.timeout(_CLOSE_S):
                 await client.disconnect()
+
+
+async def _subscribe(
+    client: AsyncClient, session: Session, options: MqttOptions, topics: tuple[str, ...]
+) -> None:
+    """Subscribe, however long the answer stands behind queued messages; a refusal ends the session."""
+    try:
+        await client.subscribe([(topic, _subscription(options)) for topic in topics], timeout=_PATIENT_S)
+    except (MQTTError, OSError) as error:
+        session.fail(error)
+        raise
+
+
+async def _answered(subscribing: asyncio.Task[None], session: Session, timeout_s: float) -> None:
+    """Wait for the broker's answer, or until the session is full of what it had queued for us.
+
+    The answer stands behind those messages, so that somebody must take them for it to arrive.
+
+    Raises:
+        MQTTError, OSError: the subscription was refused, or there was no answer in time.
+    """
+    full = asyncio.create_task(session.full.wait())
+    try:
+        watched: set[asyncio.Task[Any]] = {subscribing, full}
+        done, _ = await asyncio.wait(watched, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            raise TimeoutError("SUBACK timed out")
+        if subscribing.done():
+            subscribing.result()
+    finally:
+        full.cancel()
 
 
 def _client(options: MqttOptions) -> AsyncClient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
@@ -16,9 +17,14 @@ from twinloop.sources.topics import TopicMap, TopicRule
 from twinloop.status import GOOD, UNCERTAIN, Reason
 from twinloop.tags import Refusal
 
-__all__ = ["Heard", "MessageReader", "Outcome"]
+__all__ = ["MAX_SERIES_OF_A_TAG", "Heard", "MessageReader", "Outcome"]
 
-_MAX_CACHED: Final = 100_000
+# What any publisher may invent is remembered only up to here; a longer text is looked at anew each time.
+_MAX_RULES: Final = 100_000
+_MAX_REFUSALS: Final = 10_000
+_MAX_REMEMBERED: Final = 256
+MAX_SERIES_OF_A_TAG: Final = 256
+"""Addresses and units that may lead to one tag: each is kept for good in the data directory."""
 _HEAD_BYTES: Final = 64 * 1024
 _DETAILS: Final = 3
 _RETAINED: Final = int(Reason.RETAINED)
@@ -66,9 +72,10 @@ class MessageReader:
         self._topics = topics
         self._intake = intake
         self._max_payload = max_payload
-        # Both caches hold what any publisher may invent: emptied when they grow beyond reason.
         self._rules: dict[str, TopicRule | None] = {}
-        self._series: dict[tuple[str, str], int | Refusal] = {}
+        self._series: dict[tuple[str, str], int] = {}
+        self._refusals: dict[tuple[str, str], Refusal] = {}
+        self._series_of_tag: Counter[str | None] = Counter()
 
     def read(self, heard: Sequence[Heard]) -> tuple[tuple[Record, ...], int]:
         """The records of some messages, and how many samples are in them.
@@ -123,14 +130,30 @@ class MessageReader:
         try:
             return self._rules[topic]
         except KeyError:
-            return _remember(self._rules, topic, self._topics.match(topic))
+            rule = self._topics.match(topic)
+            if len(topic) <= _MAX_REMEMBERED:
+                _remember(self._rules, topic, rule, _MAX_RULES)
+            return rule
 
     def _series_of(self, address: str, unit: str) -> int | Refusal:
         key = address, unit
         try:
             return self._series[key]
         except KeyError:
-            return _remember(self._series, key, self._intake.series(address, unit))
+            return self._refusals.get(key) or self._new_series(address, unit)
+
+    def _new_series(self, address: str, unit: str) -> int | Refusal:
+        name = self._topics.name_of(address)
+        if self._series_of_tag[name] >= MAX_SERIES_OF_A_TAG:
+            detail = f"{address}: more than {MAX_SERIES_OF_A_TAG} topics and units lead to {name}"
+            return Refusal(DeadReason.UNKNOWN_TAG, detail)
+        answer = self._intake.series(address, unit)
+        if isinstance(answer, int):
+            self._series[address, unit] = answer
+            self._series_of_tag[name] += 1
+        elif len(address) + len(unit) <= _MAX_REMEMBERED:
+            _remember(self._refusals, (address, unit), answer, _MAX_REFUSALS)
+        return answer
 
     def _letter(self, arrival: int, message: Message, dead: list[Outcome]) -> DeadLetter:
         details = [outcome.detail for outcome in dead[:_DETAILS]]
@@ -183,8 +206,7 @@ class _Columns:
         )
 
 
-def _remember(cache: dict[_K, _V], key: _K, value: _V) -> _V:
-    if len(cache) >= _MAX_CACHED:
+def _remember(cache: dict[_K, _V], key: _K, value: _V, most: int) -> None:
+    if len(cache) >= most:
         cache.clear()
     cache[key] = value
-    return value

@@ -23,6 +23,7 @@ _MAX_HEARD_BYTES: Final = 4 * 1024 * 1024
 _GATHER_S: Final = 0.005
 _ACKS_A_TURN: Final = 256
 _CAUSE_S: Final = 1.0
+_NO_TOPIC: Final = "twinloop/sign/of/life"
 
 
 class Session:
@@ -33,6 +34,7 @@ class Session:
         reader: turns messages into records.
         now_ns: this host's clock.
         window: how many unacknowledged messages the broker sends before it waits for us.
+        keepalive_s: what the broker was told; 0 for none.
         translate: the error to raise for what ended the connection.
     """
 
@@ -43,18 +45,23 @@ class Session:
         now_ns: Callable[[], int],
         *,
         window: int,
+        keepalive_s: int,
         translate: Callable[[BaseException], Exception],
     ) -> None:
         self._client = client
         self._reader = reader
         self._now_ns = now_ns
         self._window = window
+        self._keepalive_s = keepalive_s
         self._translate = translate
         self._heard: list[Heard] = []
         self._heard_bytes = 0
         self._some = asyncio.Event()  # something was heard, or the connection ended
         self._enough = asyncio.Event()  # not worth waiting for more
         self._room = asyncio.Event()  # the pump may hear more
+        self._was_full = False  # of late, the pump had to wait
+        self.full = asyncio.Event()
+        """The pump had to wait once: the broker has more for us than we hold unread."""
         self._owed = 0  # heard with QoS 1 and not yet acknowledged
         self._acks: deque[Sequence[Message]] = deque()
         self._acks_due = asyncio.Event()
@@ -70,6 +77,7 @@ class Session:
         self._tasks = [
             asyncio.create_task(self._hear(), name="mqtt-hear"),
             asyncio.create_task(self._acknowledge(), name="mqtt-acknowledge"),
+            asyncio.create_task(self._stay_known(), name="mqtt-stay-known"),
         ]
 
     async def stop(self) -> None:
@@ -135,6 +143,8 @@ class Session:
                     self._enough.set()
                 if full:
                     self._room.clear()
+                    self._was_full = True
+                    self.full.set()
                     await self._room.wait()
         finally:
             self._ended = True
@@ -155,6 +165,36 @@ class Session:
                         sent += 1
                         if not sent % _ACKS_A_TURN:
                             await asyncio.sleep(0)
+
+    async def _stay_known(self) -> None:
+        """Tell the broker that we live while its answer to the client's ping stands behind what is unread.
+
+        Until it has read that answer the client sends no other ping, and the broker would hang up on us in
+        the middle of a pause. Taking back a subscription that does not exist is a packet and nothing more.
+        """
+        signs: set[asyncio.Task[None]] = set()
+        try:
+            while self._keepalive_s:
+                await asyncio.sleep(self._keepalive_s / 2)
+                if self._was_full:
+                    self._was_full = not self._room.is_set()
+                    sign = asyncio.create_task(self._sign_of_life())
+                    signs.add(sign)
+                    sign.add_done_callback(signs.discard)
+        finally:
+            for sign in signs:
+                sign.cancel()
+
+    async def _sign_of_life(self) -> None:
+        with contextlib.suppress(MQTTError, OSError):
+            await self._client.unsubscribe(_NO_TOPIC)
+
+    def fail(self, error: BaseException) -> None:
+        """End the iterator with an error after what was heard, though the connection may live."""
+        self._note_cause(error)
+        self._ended = True
+        self._some.set()
+        self._enough.set()
 
     def _note_cause(self, error: BaseException | None) -> None:
         self._cause = error

@@ -160,14 +160,16 @@ class LiveLink:
         """Read some nodes now and deliver what is new."""
         answers = await self._session.read([self._ids[place] for place in places])
         index = np.asarray(places, np.int64)
+        lost: set[int] = set()
         for rows in answers:
             records, samples, gone = self._table.take(placed(rows, index), repeated=True)
-            for place in places:
-                if place not in gone:
-                    self._retry_at.pop(place, None)
-            for place in gone:
-                self._retry_at[place] = self._clock() + self._options.retry_s
+            lost.update(gone)
             await self._deliver(records, samples)
+        for place in places:
+            if place in lost:
+                self._retry_at[place] = self._clock() + self._options.retry_s
+            else:
+                self._retry_at.pop(place, None)
 
     # --- subscribe ---------------------------------------------------------------------------------
 

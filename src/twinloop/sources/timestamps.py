@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -62,9 +61,10 @@ def parse_timestamp(stamp: str | float, form: TimestampFormat = "auto") -> int:
         if not _NUMBER.fullmatch(text):
             raise _unreadable(stamp, form)
         return _from_number(Decimal(text), form)
-    if form == "iso" or (isinstance(stamp, float) and not math.isfinite(stamp)):
+    number = Decimal(repr(stamp))
+    if form == "iso" or not number.is_finite():
         raise _unreadable(stamp, form)
-    return _from_number(Decimal(repr(stamp)), form)
+    return _from_number(number, form)
 
 
 def _from_number(number: Decimal, form: TimestampFormat) -> int:

@@ -233,6 +233,12 @@ class TopicMap:
             each for each in filters if not any(other != each and _covers(other, each) for other in filters)
         )
 
+    @property
+    def unshared(self) -> tuple[str, ...]:
+        """The same for one who only listens: what a shared subscription gives is taken from others."""
+        plain = ("/".join(_split_share(each)[1]) for each in self.subscriptions)
+        return tuple(dict.fromkeys(plain))
+
     def match(self, topic: str) -> TopicRule | None:
         """The rule of a topic, or None."""
         return next((rule for rule in self.rules if rule.pattern.names(topic) is not None), None)

@@ -63,14 +63,13 @@ class EstimateStage:
         return estimated
 
     def _event(self, reset: Reset) -> Event:
-        many = "sample was" if reset.samples == 1 else "samples in a row were"
         return Event(
             time=reset.time,
             subject=self._table.names[reset.tag],
             kind=EventKind.DIVERGED,
             before=f"{reset.before:.6g}",
             after=f"{reset.after:.6g}",
-            why=f"{reset.samples} {many} too far from the estimate: it begins anew from them",
+            why="its newest samples are too far from the estimate: it begins anew from them",
         )
 
     def tick(self, tick: Tick, events: list[Event]) -> None:

@@ -16,6 +16,7 @@ from twinloop.batch import NO_TIME, Batch
 from twinloop.errors import ConfigError
 from twinloop.kernel import kernel
 from twinloop.records import Tick
+from twinloop.stages.stage import converted, units_of
 from twinloop.status import Reason, StatusCode
 from twinloop.tags import TagTable
 
@@ -24,7 +25,7 @@ __all__ = ["PENDING", "ImputeStage"]
 PENDING: Final = 64
 """Bad samples of a `linear` tag that wait for the next Good one; more, and the oldest is held instead."""
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _NONE, _HOLD, _LINEAR, _MODEL = range(4)
 _KINDS: Final = {"none": _NONE, "hold": _HOLD, "linear": _LINEAR, "model": _MODEL}
 
@@ -64,6 +65,7 @@ class _Kept(msgspec.Struct, frozen=True, array_like=True, tag="impute"):
     filled: int
     unfilled: int
     held_early: int
+    units: list[str]
     linear: bytes
     state: bytes
     waiting: bytes
@@ -216,6 +218,7 @@ class ImputeStage:
         self._counts = np.zeros(2, np.int64)
         self._every_ns = table.column("every_ns")
         self._active = table.active
+        self._units = units_of(table)
         self._memory = _fresh(_kinds(table))
 
     @property
@@ -287,6 +290,7 @@ class ImputeStage:
             filled=self.filled,
             unfilled=self.unfilled,
             held_early=self.held_early,
+            units=self._units,
             linear=(memory.slot >= 0).tobytes(),
             state=memory.state.tobytes(),
             waiting=memory.waiting.tobytes(),
@@ -296,6 +300,8 @@ class ImputeStage:
 
     def restore(self, state: bytes) -> None:
         """Take up a state; tags new since then start afresh, and so do waits where `fill` has changed.
+
+        A tag whose unit has changed starts afresh, too: its last Good value is none in the new one.
 
         Raises:
             ValueError: the bytes are not a state of this stage and version, or know more tags.
@@ -312,18 +318,21 @@ class ImputeStage:
         memory = _fresh(self._memory.kind)
         n = len(old)
         model = np.frombuffer(kept.model, np.float64)
-        if {len(was_linear), len(model)} != {n} or len(waiting) != np.count_nonzero(was_linear):
+        lengths = {len(was_linear), len(model), len(kept.units)}
+        if lengths != {n} or len(waiting) != np.count_nonzero(was_linear):
             raise ValueError("an imputation state whose parts differ in length")
         if n > len(memory.state):
             raise ValueError(f"the state knows {n} tags, the plant file only {len(memory.state)}")
         memory.state[:n] = old
-        still = was_linear & (memory.slot[:n] >= 0)
+        same = ~converted(kept.units, self._units)
+        still = was_linear & (memory.slot[:n] >= 0) & same
         memory.waiting[memory.slot[:n][still]] = waiting[_slots(was_linear)[still]]
         given_up = int(old["waiting"][~still].sum())
         for field in ("first", "waiting"):
             memory.state[field][:n][~still] = 0
+        memory.state["time"][:n][~same] = NO_TIME
         self._memory = memory
-        self.model_value[:n] = model
+        self.model_value[:n] = np.where(same, model, np.nan)
         self.filled = kept.filled
         self._counts = np.array([kept.unfilled + given_up, kept.held_early], np.int64)
 

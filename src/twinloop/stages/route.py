@@ -50,10 +50,12 @@ class RouteStage:
             tag = tag[tag != _UNKNOWN]
         time, insane = choose_time(received)
         reasons = received.reasons | np.where(insane, np.uint32(Reason.CLOCK), np.uint32(0))
+        with np.errstate(over="ignore"):  # validation looks for what is not finite
+            value = received.value * self._factor[received.series] + self._offset[received.series]
         return Batch.raw(
             tag=tag,
             time=time,
-            value=received.value * self._factor[received.series] + self._offset[received.series],
+            value=value,
             status=lower(received.status, StatusCode.UNCERTAIN, insane),
             reasons=reasons,
             arrival=received.arrival_time,
@@ -108,5 +110,6 @@ def choose_time(
     silent = claimed == NO_TIME
     ahead = received.arrival_time > np.iinfo(np.int64).max - LATEST_AHEAD_NS
     limit = np.where(ahead, received.arrival_time, received.arrival_time + LATEST_AHEAD_NS)
-    insane = ~silent & ((claimed < EARLIEST_SANE_NS) | (claimed > limit))
+    earliest = np.minimum(received.arrival_time, EARLIEST_SANE_NS)  # a replayed file may be that old
+    insane = ~silent & ((claimed < earliest) | (claimed > limit))
     return np.where(silent | insane, received.arrival_time, claimed), insane

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from twinloop.batch import Batch
 from twinloop.records import Event, Tick
+from twinloop.tags import TagTable
 
-__all__ = ["Stage"]
+__all__ = ["Stage", "converted", "units_of"]
 
 
 class Stage(Protocol):
@@ -35,3 +40,13 @@ class Stage(Protocol):
             ValueError: the bytes are not a state of this stage and version.
         """
         ...
+
+
+def units_of(table: TagTable) -> list[str]:
+    """Each tag's unit by index; empty for a hole."""
+    return [tag.unit if (tag := table[index]) else "" for index in range(len(table))]
+
+
+def converted(before: Sequence[str], now: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which of the tags known before have another unit now, so that numbers kept of them mean nothing."""
+    return np.array([was != unit for was, unit in zip(before, now, strict=False)], np.bool_)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from twinloop.batch import NO_TIME, Batch
 from twinloop.records import Event, EventKind, Tick
+from twinloop.stages.stage import converted, units_of
 from twinloop.stages.validate_kernel import (
     NOT_JUDGED,
     NOTE,
@@ -32,7 +33,7 @@ from twinloop.tags import TagTable
 
 __all__ = ["ValidateStage"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _words: Final = functools.lru_cache(maxsize=4096)(format_reasons)
 _NAMES: Final = ("Good", "Uncertain", "Bad", "")
 _LEAST_OF_SPAN: Final = 0.05
@@ -51,6 +52,9 @@ _RULES_AS_THEY_ARE: Final = (
     "stale_ns",
 )
 
+_VALUES: Final = ("good_time", "good_value", "judged", "changed", "held", "quantum", "usual", "run")
+"""What the state says of values, beside their statistics."""
+
 U8 = npt.NDArray[np.uint8]
 
 
@@ -63,6 +67,7 @@ class _Kept(msgspec.Struct, frozen=True, array_like=True, tag="validate"):
     duplicates: int
     window: bytes
     rebaseline: bytes
+    units: list[str]
     state: bytes
     ring: bytes
     suspects: bytes
@@ -90,6 +95,7 @@ class ValidateStage:
         self.duplicates = 0
         self.duplicates_total = 0
         self._names = list(table.names)
+        self._units = units_of(table)
         self._active = table.active
         self._rules = _rules(table)
         self._memory = _fresh(self._rules)
@@ -159,9 +165,12 @@ class ValidateStage:
         Age is the tick minus the newest arrival. A tag that never had a sample is waited for from the
         first tick on and goes Bad at once when `stale` is over.
         """
-        if self._began == NO_TIME:
-            self._began = tick.time
         state, limit = self._state, self._rules["stale_ns"]
+        self._began = tick.time if self._began == NO_TIME else min(self._began, tick.time)
+        # A tick follows what arrived before it: where it is older by more, this host's clock was set back.
+        heard = state["arrival"] != NO_TIME
+        ahead = heard & (state["arrival"] - np.where(heard, limit, 0) > tick.time)
+        state["arrival"][ahead] = tick.time
         never = state["newest"] == NO_TIME
         age = tick.time - np.where(never, np.maximum(state["arrival"], self._began), state["arrival"])
         watched = self._active & (limit > 0)
@@ -191,6 +200,7 @@ class ValidateStage:
             duplicates=self.duplicates_total,
             window=rules["window"].tobytes(),
             rebaseline=rules["rebaseline"].tobytes(),
+            units=self._units,
             state=memory.state.tobytes(),
             ring=memory.ring.tobytes(),
             suspects=memory.suspects.tobytes(),
@@ -201,6 +211,8 @@ class ValidateStage:
     def restore(self, state: bytes) -> None:
         """Take up a state; tags new since then start afresh, as do statistics whose window changed.
 
+        Of a tag whose unit changed its times are kept and its values forgotten.
+
         Raises:
             ValueError: the bytes are not a state of this stage and version, or know more tags.
         """
@@ -208,14 +220,17 @@ class ValidateStage:
         n = len(window)
         if n > len(self._rules):
             raise ValueError(f"the state knows {n} tags, the plant file only {len(self._rules)}")
-        memory = _fresh(self._rules)
+        memory, fresh = _fresh(self._rules), _fresh(self._rules)
         memory.state[:n] = old.state
         memory.seen[:n] = old.seen
         _carry(old.ring, window, memory.ring, self._rules["window"][:n])
         _carry(old.suspects, rebaseline, memory.suspects, self._rules["rebaseline"][:n])
-        forgotten = np.flatnonzero(window != self._rules["window"][:n])
+        turned = converted(kept.units, self._units)
+        forgotten = np.flatnonzero(turned | (window != self._rules["window"][:n]))
         for field in ("origin", "mean", "m2", "count", "head"):
             memory.state[field][forgotten] = 0
+        for field in _VALUES:
+            memory.state[field][:n][turned] = fresh.state[field][:n][turned]
         memory.state["run"][np.flatnonzero(rebaseline != self._rules["rebaseline"][:n])] = 0
         self._memory = memory
         self._began = kept.began
@@ -300,7 +315,7 @@ def _decoded(
         suspects=np.frombuffer(kept.suspects, np.float64),
         seen=np.frombuffer(kept.seen, SEEN).reshape(-1, REMEMBERED),
     )
-    lengths = (len(memory.state), len(memory.seen), len(rebaseline))
+    lengths = (len(memory.state), len(memory.seen), len(rebaseline), len(kept.units))
     filled = (len(memory.ring) == window.sum(), len(memory.suspects) == rebaseline.sum())
     if set(lengths) != {len(window)} or not all(filled):
         raise ValueError("a validation state whose parts differ in length")

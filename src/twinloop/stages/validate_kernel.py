@@ -199,6 +199,15 @@ def _placed(  # noqa: PLR0917 - a compiled loop's state is passed, not captured
 
 
 @kernel
+def _forgotten(s: Any, seen: _Void, tag: int, time: int) -> bool:
+    """Whether a time is older than all that is remembered: a burst of redelivery must not push it out."""
+    oldest = time
+    for j in range(REMEMBERED):
+        oldest = min(oldest, seen[tag, j].time)
+    return s.remembered >= REMEMBERED and oldest >= time
+
+
+@kernel
 def _remember(s: Any, entry: Any, at: int, value: float, status: int) -> None:
     """Keep a sample as it was received, in place of the oldest kept."""
     entry.time = at
@@ -393,7 +402,7 @@ def _report(  # noqa: PLR0917 - a compiled loop's state is passed, not captured
 
 
 @kernel
-def judge(  # noqa: C901 - parted further, the calls would cost more than the checks
+def judge(  # noqa: C901, PLR0912 - parted further, the calls would cost more than the checks
     rows: Rows, memory: Memory, rules: _Void, notes: _Void
 ) -> int:
     """Judge rows in order; the number of notes written (at most two a row)."""
@@ -413,7 +422,8 @@ def judge(  # noqa: C901 - parted further, the calls would cost more than the ch
         if at == NO_TIME:
             keep[i] = False
             continue
-        _remember(s, seen[tag, s.remembered % REMEMBERED], at, value, given)
+        if not late or not _forgotten(s, seen, tag, time):
+            _remember(s, seen[tag, s.remembered % REMEMBERED], at, value, given)
         s.newest = max(s.newest, time)
         s.newest_at = max(s.newest_at, at)
         reasons = int(marks[i]) | (_SAME_TIME if at != time else 0) | (_LATE if late else 0)

@@ -139,6 +139,7 @@ class ModelGroup:
         begun: BOOL = self.time != NO_TIME
         return begun
 
+    @np.errstate(all="ignore")  # what overflows is not finite, and that is looked for
     def advance(self, rows: INT, time_ns: int, beliefs: Beliefs) -> Outlook:
         """Bring some assets to a tick and look ahead from there.
 
@@ -233,7 +234,16 @@ class ModelGroup:
         now: tuple[F64, Mapping[str, F64], F64, BOOL],
         problem: list[str],
     ) -> None:
-        """Move assets that have a state from their last tick to this one; failures go to `problem`."""
+        """Move assets that have a state from their last tick to this one; failures go to `problem`.
+
+        Where the clock was set back there is no way to go: measured states are set, the others stay.
+        """
+        back = going[self.time[rows[going]] > time_ns]
+        stopped, heard = rows[back], now[3][back]
+        self.x[stopped] = np.where(heard, now[2][back], self.x[stopped])
+        self.seen[stopped] |= heard
+        self.fresh[stopped] = heard
+        self.time[stopped] = time_ns
         going = going[self.time[rows[going]] < time_ns]
         if not going.size:
             return
@@ -248,8 +258,7 @@ class ModelGroup:
         solution = motion.run(x, self.drift[moved], dt[None])
         after = np.where(fresh, measured, solution.x[0][:, : x.shape[1]])
         drift = self.drift[moved] * np.exp(-self.fade[moved] * dt)[:, None]
-        with np.errstate(all="ignore"):
-            model_rate = 0.5 * (self.model.derivative(x, u, p) + self.model.derivative(after, u, p))
+        model_rate = 0.5 * (self.model.derivative(x, u, p) + self.model.derivative(after, u, p))
         gain = 1.0 - np.exp(-self.fade[moved] * dt)
         learned = self.drift[moved] + gain[:, None] * (slope - model_rate - self.drift[moved])
         # Only between two ticks that both saw the plant: a jump after silence teaches nothing.

@@ -28,8 +28,9 @@ NIS_ENTER: Final = 4.0
 """A running NIS of 4 means errors twice as large as the filter claims; far outside chance for 100 samples."""
 NIS_LEAVE: Final = 2.0
 """Once diverged by its NIS, an asset stays so until the NIS is below this."""
-LAG_CYCLES: Final = 2.0
-"""The fold lags when its work is older than this many of the asset's cycles."""
+AHEAD_NS: Final = 600_000_000_000
+"""No source time further ahead of its arrival is believed: a belief from beyond is from before the clock was
+set back."""
 
 _RANK: Final = {
     Health.IN_SYNC: 0,
@@ -64,7 +65,7 @@ class Signs:
 
     Attributes:
         waiting: tags that never had a usable sample and may still get one.
-        silent: tags without a sample for longer than their `stale`.
+        silent: tags without a sample for longer than their `stale`, or with none that is not late.
         lag: how far the fold is behind.
         problem: what the model could not do.
         nis: the largest running NIS of the tags that are heard; NaN when there is none.
@@ -80,7 +81,13 @@ class Signs:
 
 
 def read_signs(
-    tags: npt.NDArray[np.int64], names: Sequence[str], beliefs: Beliefs, *, lag: str = "", problem: str = ""
+    tags: npt.NDArray[np.int64],
+    names: Sequence[str],
+    beliefs: Beliefs,
+    time_ns: int,
+    *,
+    lag: str = "",
+    problem: str = "",
 ) -> Signs:
     """The signs of one asset.
 
@@ -88,17 +95,20 @@ def read_signs(
         tags: indices of its tags.
         names: full tag names by index.
         beliefs: all tags now.
-        lag: how far the fold is behind, in words; see `lag_text`.
+        time_ns: now.
+        lag: how far the fold is behind, in words; see `missed_text`.
         problem: what the model could not do, in words.
     """
     silent = beliefs.stale[tags] > 0
     waiting = ~silent & ~np.isfinite(beliefs.value[tags])
+    frozen = ~silent & (beliefs.time_ns[tags] > time_ns + AHEAD_NS)
     nis = np.where(silent, np.nan, beliefs.nis[tags])
     known = np.isfinite(nis)
     worst = int(np.argmax(np.where(known, nis, -np.inf))) if known.any() else -1
     return Signs(
         waiting=_list(tags[waiting], names, "no usable sample yet of "),
-        silent=_list(tags[silent], names, "no data from "),
+        silent=_list(tags[silent], names, "no data from ")
+        or _list(tags[frozen], names, "the clock was set back; until it catches up all data are late of "),
         lag=lag,
         problem=problem,
         nis=float(nis[worst]) if worst >= 0 else float("nan"),
@@ -106,13 +116,9 @@ def read_signs(
     )
 
 
-def lag_text(missed: int, lag_ns: int, every_ns: int) -> str:
+def missed_text(missed: int) -> str:
     """How far the fold is behind, in words; empty when it keeps up."""
-    if missed:
-        return f"{missed} {'cycle' if missed == 1 else 'cycles'} missed"
-    if lag_ns > LAG_CYCLES * every_ns:
-        return f"{lag_ns / 1e9:.1f} s behind the plant"
-    return ""
+    return f"{missed} {'cycle' if missed == 1 else 'cycles'} missed" if missed else ""
 
 
 def update(state: HealthState, signs: Signs, asset: str, time_ns: int, events: list[Event]) -> None:

@@ -14,7 +14,7 @@ from twinloop.records import Event, EventKind, Health, Prediction, Snapshot, Tic
 from twinloop.tags import TagTable
 from twinloop.twin.beliefs import Beliefs
 from twinloop.twin.group import AssetSpec, ModelGroup, Outlook, group_assets
-from twinloop.twin.health import HealthState, lag_text, read_signs, update
+from twinloop.twin.health import HealthState, missed_text, read_signs, update
 
 __all__ = ["AssetSpec", "Beliefs", "Twin"]
 
@@ -68,7 +68,6 @@ class _Now:
     tick: Tick
     beliefs: Beliefs
     events: list[Event]
-    lag_ns: int
 
 
 class Twin:
@@ -96,14 +95,13 @@ class Twin:
         self._places = [np.array([place[spec.name] for spec in group.specs]) for group in self._groups]
         self.model_value: F64 = np.full(len(table), np.nan)
 
-    def tick(self, tick: Tick, beliefs: Beliefs, events: list[Event], *, lag_ns: int = 0) -> list[Snapshot]:
+    def tick(self, tick: Tick, beliefs: Beliefs, events: list[Event]) -> list[Snapshot]:
         """Bring the assets due to the tick's time; their snapshots, in the order of the plant file.
 
         Args:
             tick: its time and the tiers due; an asset is due when its `every_ns` is among them.
             beliefs: all tags as they are now.
             events: health changes and divergences are added.
-            lag_ns: how far the fold is behind the newest record, if that is itself on record.
         """
         due = np.array([spec.every_ns in tick.tiers for spec in self._specs], np.bool_)
         views: dict[int, _View] = {}
@@ -115,7 +113,7 @@ class Twin:
             tags = group.outputs.tag[rows]
             self.model_value[tags[tags >= 0]] = outlook.now[tags >= 0]
             views |= {int(places[row]): _View(group, int(row), outlook, k) for k, row in enumerate(rows)}
-        now = _Now(tick, beliefs, events, lag_ns)
+        now = _Now(tick, beliefs, events)
         return [self._snapshot(int(place), views.get(int(place)), now) for place in np.flatnonzero(due)]
 
     def _snapshot(self, place: int, view: _View | None, now: _Now) -> Snapshot:
@@ -124,8 +122,8 @@ class Twin:
         if problem and (health.health is not Health.DIVERGED or health.why != problem):
             before, after = health.health.value, Health.DIVERGED.value
             now.events.append(Event(now.tick.time, spec.name, EventKind.DIVERGED, before, after, problem))
-        lag = lag_text(now.tick.missed, now.lag_ns, spec.every_ns)
-        signs = read_signs(tags, self._names, now.beliefs, lag=lag, problem=problem)
+        lag = missed_text(now.tick.missed)
+        signs = read_signs(tags, self._names, now.beliefs, now.tick.time, lag=lag, problem=problem)
         update(health, signs, spec.name, now.tick.time, now.events)
         nis = now.beliefs.nis[tags]
         known = np.isfinite(nis)
