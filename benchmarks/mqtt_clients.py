@@ -117,8 +117,8 @@ async def receive_paho(port: int, count: int, qos: int, protocol: int) -> None:
 
 async def receive_twinloop(port: int, count: int, qos: int, protocol: int) -> None:
     """Take `count` messages with our own source: client, decoding, columns, record, acknowledgement."""
-    from twinloop.sources.mqtt import MqttOptions, MqttSource
-    from twinloop.sources.topics import TopicMap, TopicPattern, TopicRule
+    from twinloop.sources.mqtt.client import MqttOptions, MqttSource
+    from twinloop.sources.mqtt.topics import TopicMap, TopicPattern, TopicRule
     from twinloop.tags import Refusal
 
     class Intake:

@@ -20,7 +20,7 @@ from typing import Any
 from asyncua import ua
 from asyncua.client.client import Client
 
-from twinloop.sources.opcua import OpcuaNode, OpcuaOptions, OpcuaSource
+from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSource
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

@@ -23,9 +23,9 @@ from support.tls import make_certificates
 from twinloop.batch import NO_TIME, Received
 from twinloop.errors import ConfigError, LinkError
 from twinloop.records import DeadLetter, DeadLetters, DeadReason, Samples
-from twinloop.sources.mqtt import MqttOptions, MqttSource, Protocol, parse_url, tls_context
+from twinloop.sources.mqtt.client import MqttOptions, MqttSource, Protocol, parse_url, tls_context
+from twinloop.sources.mqtt.topics import TopicMap, TopicPattern, TopicRule
 from twinloop.sources.source import Delivery
-from twinloop.sources.topics import TopicMap, TopicPattern, TopicRule
 from twinloop.status import StatusCode
 from twinloop.tags import Refusal
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from mqttium.types import Message
 
 from twinloop.records import DeadLetter, DeadLetters, DeadReason, Record
-from twinloop.sources.mqtt_intake import MAX_SERIES_OF_A_TAG, Heard, MessageReader
-from twinloop.sources.topics import TopicMap, TopicPattern, TopicRule
+from twinloop.sources.mqtt.intake import MAX_SERIES_OF_A_TAG, Heard, MessageReader
+from twinloop.sources.mqtt.topics import TopicMap, TopicPattern, TopicRule
 from twinloop.tags import Refusal
 
 TOPICS = TopicMap([TopicRule(TopicPattern("plant/+/{asset}/{tag}"))])

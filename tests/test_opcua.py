@@ -22,7 +22,7 @@ from support.uacerts import client_certificate
 from support.uaserver import FakeIntake, UaServer, collect, of_series, received, ua_server
 from twinloop.errors import ConfigError, LinkError
 from twinloop.records import Alive, DeadLetters, DeadReason, Link, LinkState, Record
-from twinloop.sources.opcua import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
+from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
 from twinloop.tags import Refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

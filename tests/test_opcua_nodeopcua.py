@@ -13,8 +13,8 @@ from support.uacerts import client_certificate
 from support.uaserver import FakeIntake, collect, of_series, received
 from twinloop.errors import LinkError
 from twinloop.records import Link, LinkState
-from twinloop.sources.opcua import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
-from twinloop.sources.opcua_table import unit_of
+from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
+from twinloop.sources.opcua.table import unit_of
 
 URI = "nsu=urn:plant;s="
 UNCERTAIN, SENSOR_FAILURE = 0x4090_0000, 0x808C_0000

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinloop.errors import ConfigError
-from twinloop.sources.opcua_nodes import NodeAddress
+from twinloop.sources.opcua.nodes import NodeAddress
 
 NAMESPACES = ("http://opcfoundation.org/UA/", "urn:server", "urn:plant", "http://a;b/%")
 

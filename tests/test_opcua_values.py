@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from twinloop.batch import NO_TIME
 from twinloop.errors import PayloadError
-from twinloop.sources.opcua_publish import decode_notification
-from twinloop.sources.opcua_values import EPOCH_TICKS, decode_values
+from twinloop.sources.opcua.publish import decode_notification
+from twinloop.sources.opcua.values import EPOCH_TICKS, decode_values
 
 INTEGERS = {"SByte": 8, "Int16": 16, "Int32": 32, "Int64": 64}
 UNSIGNED = {"Byte": 8, "UInt16": 16, "UInt32": 32, "UInt64": 64}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twinloop.batch import NO_TIME
 from twinloop.errors import ConfigError, PayloadError
 from twinloop.records import DeadReason
-from twinloop.sources.payloads import Decoded, PayloadDecoder, PayloadOptions, Sample
+from twinloop.sources.mqtt.payloads import Decoded, PayloadDecoder, PayloadOptions, Sample
 from twinloop.sources.timestamps import parse_timestamp
 from twinloop.status import BAD, GOOD, UNCERTAIN, StatusCode, severity_name
 

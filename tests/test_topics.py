@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinloop.errors import ConfigError
-from twinloop.sources.payloads import PayloadOptions, Sample
-from twinloop.sources.topics import Names, TopicMap, TopicPattern, TopicRule
+from twinloop.sources.mqtt.payloads import PayloadOptions, Sample
+from twinloop.sources.mqtt.topics import Names, TopicMap, TopicPattern, TopicRule
 
 REACTOR = TopicPattern("reactor/{asset}/sensor/{tag}")
 BY_PAYLOAD = PayloadOptions(fields={"tag": "name", "asset": "device"})

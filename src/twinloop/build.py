@@ -37,10 +37,10 @@ from twinloop.loop.sync import Loop, Parts
 from twinloop.records import Tick
 from twinloop.sources.clock import Clock
 from twinloop.sources.files import REPLAY, FileOptions, FileSource
-from twinloop.sources.mqtt import MqttOptions, MqttSource, parse_url, tls_context
-from twinloop.sources.opcua import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
+from twinloop.sources.mqtt.client import MqttOptions, MqttSource, parse_url, tls_context
+from twinloop.sources.mqtt.topics import TopicMap
+from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
 from twinloop.sources.source import Source
-from twinloop.sources.topics import TopicMap
 from twinloop.stages.estimate import EstimateStage
 from twinloop.stages.impute import ImputeStage
 from twinloop.stages.route import RouteStage

@@ -19,9 +19,9 @@ from twinloop.config.models import (
 )
 from twinloop.config.text import nearest
 from twinloop.errors import ConfigError
-from twinloop.sources.opcua_nodes import NodeAddress
-from twinloop.sources.payloads import PayloadOptions
-from twinloop.sources.topics import TopicMap, TopicPattern, TopicRule
+from twinloop.sources.mqtt.payloads import PayloadOptions
+from twinloop.sources.mqtt.topics import TopicMap, TopicPattern, TopicRule
+from twinloop.sources.opcua.nodes import NodeAddress
 from twinloop.twin.model import Model
 from twinloop.twin.models import MODELS, parameter_problem
 from twinloop.units import conversion

@@ -2,9 +2,9 @@
 
     plant file -> OpcuaOptions -> OpcuaSource.connect() -> deliveries of Samples, Alive, DeadLetters, Link
 
-The parts: `opcua_options` what is wanted and errors in words, `opcua_nodes` NodeIds, `opcua_session` one
-session, `opcua_link` the work in it, `opcua_publish` the publish loop, `opcua_values` bytes to columns,
-`opcua_table` columns to records.
+The parts: `options` what is wanted and errors in words, `nodes` NodeIds, `session` one
+session, `link` the work in it, `publish` the publish loop, `values` bytes to columns,
+`table` columns to records.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from asyncua import ua
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from twinloop.batch import NO_TIME
-from twinloop.sources.opcua_link import LiveLink, placed
-from twinloop.sources.opcua_nodes import NodeAddress
-from twinloop.sources.opcua_options import OpcuaNode, OpcuaOptions, OpcuaSecurity, status_name, translate
-from twinloop.sources.opcua_session import Session, open_session
-from twinloop.sources.opcua_table import ADDRESS_CODES, unit_of
-from twinloop.sources.opcua_values import Rows
+from twinloop.sources.opcua.link import LiveLink, placed
+from twinloop.sources.opcua.nodes import NodeAddress
+from twinloop.sources.opcua.options import OpcuaNode, OpcuaOptions, OpcuaSecurity, status_name, translate
+from twinloop.sources.opcua.session import Session, open_session
+from twinloop.sources.opcua.table import ADDRESS_CODES, unit_of
+from twinloop.sources.opcua.values import Rows
 from twinloop.sources.source import Delivery, Intake, Reading
 from twinloop.status import severity_name
 

@@ -11,9 +11,9 @@ from mqttium.types import Message
 from twinloop.batch import NO_TIME, Received
 from twinloop.errors import PayloadError
 from twinloop.records import DeadLetter, DeadLetters, DeadReason, Record, Samples
-from twinloop.sources.payloads import Sample
+from twinloop.sources.mqtt.payloads import Sample
+from twinloop.sources.mqtt.topics import TopicMap, TopicRule
 from twinloop.sources.source import Intake
-from twinloop.sources.topics import TopicMap, TopicRule
 from twinloop.status import GOOD, UNCERTAIN, Reason
 from twinloop.tags import Refusal
 

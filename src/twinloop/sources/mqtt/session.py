@@ -12,7 +12,7 @@ from mqttium import MQTTError
 from mqttium.api import AsyncClient
 from mqttium.types import Message
 
-from twinloop.sources.mqtt_intake import Heard, MessageReader
+from twinloop.sources.mqtt.intake import Heard, MessageReader
 from twinloop.sources.source import Delivery
 
 __all__ = ["MAX_HEARD", "Session"]

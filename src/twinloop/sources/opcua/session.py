@@ -1,7 +1,7 @@
 """One session with an OPC UA server: opened, asked within the server's limits, and closed for certain.
 
 asyncua carries channel, encryption and session. Requests go through `RawSession`, which hands answers
-over as bytes for `opcua_values`, and leaves publishing to the source: asyncua's own publish loop never
+over as bytes for `values`, and leaves publishing to the source: asyncua's own publish loop never
 waits for a slow consumer, swallows messages that it cannot parse, and acknowledges before anything is
 on disk.
 """
@@ -30,8 +30,8 @@ from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 from cryptography import x509
 
 from twinloop.errors import LinkError
-from twinloop.sources.opcua_options import OpcuaOptions, OpcuaSecurity, status_name, translate
-from twinloop.sources.opcua_values import Rows, decode_values
+from twinloop.sources.opcua.options import OpcuaOptions, OpcuaSecurity, status_name, translate
+from twinloop.sources.opcua.values import Rows, decode_values
 
 __all__ = ["Session", "open_session"]
 

@@ -17,9 +17,9 @@ from asyncua.ua.uaerrors import UaStatusCodeError
 
 from twinloop.errors import LinkError, PayloadError
 from twinloop.records import DeadReason
-from twinloop.sources.opcua_options import status_name
-from twinloop.sources.opcua_session import RawSession
-from twinloop.sources.opcua_values import Rows, decode_values
+from twinloop.sources.opcua.options import status_name
+from twinloop.sources.opcua.session import RawSession
+from twinloop.sources.opcua.values import Rows, decode_values
 
 __all__ = ["Notification", "Publisher", "decode_notification"]
 

@@ -11,8 +11,8 @@ from asyncua.ua.uatypes import LocalizedText
 
 from twinloop.batch import Received
 from twinloop.records import Alive, DeadLetter, DeadLetters, DeadReason, Link, LinkState, Record, Samples
-from twinloop.sources.opcua_options import OpcuaNode, status_name
-from twinloop.sources.opcua_values import Rows
+from twinloop.sources.opcua.options import OpcuaNode, status_name
+from twinloop.sources.opcua.values import Rows
 from twinloop.sources.source import Intake
 from twinloop.status import INFO_DATA_VALUE, OVERFLOW_BIT, Reason
 from twinloop.tags import Refusal

@@ -18,12 +18,12 @@ from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from twinloop.errors import LinkError
 from twinloop.records import Record
-from twinloop.sources.opcua_nodes import NodeAddress
-from twinloop.sources.opcua_options import OpcuaOptions, status_name, translate
-from twinloop.sources.opcua_publish import Notification, Publisher
-from twinloop.sources.opcua_session import Session
-from twinloop.sources.opcua_table import NodeTable, unit_of
-from twinloop.sources.opcua_values import Rows
+from twinloop.sources.opcua.nodes import NodeAddress
+from twinloop.sources.opcua.options import OpcuaOptions, status_name, translate
+from twinloop.sources.opcua.publish import Notification, Publisher
+from twinloop.sources.opcua.session import Session
+from twinloop.sources.opcua.table import NodeTable, unit_of
+from twinloop.sources.opcua.values import Rows
 from twinloop.sources.source import Delivery, Intake
 
 __all__ = ["LiveLink", "Stream", "placed"]

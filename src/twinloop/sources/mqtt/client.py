@@ -26,11 +26,11 @@ from mqttium.types import Properties
 
 from twinloop.batch import NO_TIME
 from twinloop.errors import ConfigError
-from twinloop.sources.mqtt_errors import link_error
-from twinloop.sources.mqtt_intake import MessageReader, Outcome
-from twinloop.sources.mqtt_session import MAX_HEARD, Session
+from twinloop.sources.mqtt.errors import link_error
+from twinloop.sources.mqtt.intake import MessageReader, Outcome
+from twinloop.sources.mqtt.session import MAX_HEARD, Session
+from twinloop.sources.mqtt.topics import TopicMap
 from twinloop.sources.source import Delivery, Intake, Reading
-from twinloop.sources.topics import TopicMap
 from twinloop.status import severity_name
 
 __all__ = ["Endpoint", "MqttOptions", "MqttSource", "Protocol", "parse_url", "tls_context"]

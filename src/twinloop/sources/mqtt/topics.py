@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from twinloop.errors import ConfigError
-from twinloop.sources.payloads import PayloadDecoder, PayloadOptions, Sample
+from twinloop.sources.mqtt.payloads import PayloadDecoder, PayloadOptions, Sample
 
 __all__ = ["Names", "TopicMap", "TopicPattern", "TopicRule"]
 

@@ -1,0 +1,1 @@
+"""Hearing MQTT brokers: patterns, payloads, one connection, and the source made of them."""
