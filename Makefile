@@ -16,11 +16,11 @@ demo: $(VENV)/.core
 	$(BIN)/twinloop demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(VENV)/.dev
-	sh scripts/services.sh
+	sh scripts/services.sh $(VENV)
 	$(BIN)/python -m pytest -m "not long"
 
 test-long: $(VENV)/.dev
-	sh scripts/services.sh
+	sh scripts/services.sh $(VENV)
 	$(BIN)/python -m pytest -m long --timeout 3600
 
 check: $(VENV)/.dev
@@ -35,7 +35,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	sh scripts/services.sh
+	sh scripts/services.sh $(VENV)
 	@for each in plant kalman validate integrate store opcua_source mqtt_clients; do \
 	    echo; echo "== benchmarks/$$each.py"; $(BIN)/python benchmarks/$$each.py || exit 1; \
 	done

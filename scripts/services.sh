@@ -24,4 +24,7 @@ if [ -n "$missing" ] && command -v apt-get >/dev/null 2>&1; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null ||
         echo "could not install$missing; their tests will say so" >&2
 fi
+
+# node-opcua comes from npm into .services/.
+PYTHONPATH=tests "${1:-.venv}/bin/python" -m support.nodeopcua || echo "node-opcua could not be installed" >&2
 exit 0

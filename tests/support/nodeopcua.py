@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from support.services import free_port, missing
 
@@ -118,3 +121,9 @@ async def _line(process: asyncio.subprocess.Process) -> dict[str, Any]:
         if line.startswith(b"{"):
             answer: dict[str, Any] = json.loads(line)
             return answer
+
+
+if __name__ == "__main__":
+    # Called before the tests, so that no test waits for the registry.
+    with contextlib.suppress(pytest.skip.Exception, pytest.fail.Exception):
+        install()
