@@ -170,7 +170,8 @@ def test_a_lowered_status_inside_a_fault_catches_it_and_outside_is_a_false_alarm
     assert score.false_alarms == {"RATE": 1}
     assert score.aftermath == 1
     assert score.judged == 2
-    assert score.tags[0].faulty.given == 35.0
+    assert score.tags[0].faulty.given == pytest.approx(math.sqrt(35.0**2 / 2)), "the spike and its aftermath"
+    assert score.tags[0].clear.given == 0.0, "neither counts against the estimate in quiet times"
 
 
 def test_a_fault_nobody_noticed_while_it_lasted_is_not_caught() -> None:
