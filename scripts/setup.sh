@@ -29,5 +29,6 @@ if [ ! -x "$venv/bin/pip" ]; then
     fi
     "$python" -m venv "$venv"
 fi
+echo "installing $(grep -c '==' "$lock") packages into $venv: about half a minute"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$lock"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --editable .

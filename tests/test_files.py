@@ -181,6 +181,14 @@ async def test_a_file_without_the_columns_is_refused_by_name(tmp_path: Path) -> 
         await deliver(write(tmp_path, "time,value\n1,2\n"))
 
 
+def test_a_replay_that_buried_a_row_says_so_and_exits_1(tmp_path: Path) -> None:
+    plant = tmp_path / "plant.yaml"
+    plant.write_text("plant: test\ntags: {t: {}}\nassets: {R101: {tags: [t]}}\n")
+    done = command("replay", plant, write(tmp_path, "time,tag,value\n2026-03-01,R101.x,1\n"))
+    assert done.returncode == 1
+    assert "rows.csv: row 1 became a dead letter, UNKNOWN_TAG" in done.stderr
+
+
 def test_a_replayed_file_can_be_queried(tmp_path: Path) -> None:
     plant = tmp_path / "plant.yaml"
     plant.write_text(

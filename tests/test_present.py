@@ -116,14 +116,18 @@ def test_an_empty_answer_is_still_an_answer(form: str) -> None:
     assert rendered
 
 
-def test_nested_columns_and_bytes_are_json_and_base64() -> None:
+def test_nested_columns_are_json_and_bytes_the_text_they_are_or_base64() -> None:
     state = pa.array([[("temperature_k", 358.15), ("nis", float("nan"))]], pa.map_(pa.string(), pa.float64()))
     table = pa.table({"state": state, "predictions": [[{"now": 1.0}]], "raw": pa.array([b"\xff{"])})
+    assert json.loads(render(pa.table({"raw": pa.array([b"{bad", b""])}), "dead", "json")) == [
+        {"raw": "{bad"},
+        {"raw": ""},
+    ]
     row = json.loads(render(table, "snapshots", "json"))[0]
     assert row == {
         "state": {"temperature_k": 358.15, "nis": None},
         "predictions": [{"now": 1.0}],
-        "raw": "/3s=",
+        "raw": "base64:/3s=",
     }
     read = next(csv.DictReader(io.StringIO(render(table, "snapshots", "csv").decode())))
     assert json.loads(read["state"]) == row["state"]

@@ -38,6 +38,17 @@ def test_zscore_flags_a_five_sigma_outlier_once_ten_good_samples_are_known(n: in
     assert last(strict, [85 + 5 * 0.5], start_s=n + 1) == (UNCERTAIN, "ZSCORE")
 
 
+@pytest.mark.parametrize("every_s", [1.0, 3600.0])
+def test_zscore_begins_anew_after_a_gap_longer_than_its_window(every_s: float) -> None:
+    """An hour later the plant may stand elsewhere; within the window's own span an outlier is one."""
+    quiet = [85.0, 85.1, 84.9] * 40
+    end_s = 1 + every_s * len(quiet)
+    for gap_s, found in [(50 * every_s, "ZSCORE"), (150 * every_s, "")]:
+        a_stage = stage()
+        judged(a_stage, samples(quiet, every_s=every_s))
+        assert last(a_stage, [95.0], start_s=end_s + gap_s)[1] == found
+
+
 def test_zscore_is_silent_before_ten_good_samples_are_known() -> None:
     values = [85.0, 85.1, 84.9, 85.0, 85.2, 84.8, 85.1, 84.9, 85.0]
     assert last(stage(), [*values, 99.0]) == (GOOD, "")

@@ -2,7 +2,7 @@
 
 import sys
 
-from twinloop.cli import main
+from twinloop.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

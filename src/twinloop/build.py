@@ -319,7 +319,13 @@ def _mqtt_options(place: Workplace, name: str, source: MqttSourceConfig) -> Mqtt
     except ConfigError as error:
         raise ConfigError(f"sources.{name}.{error}") from error
     topics = _topics(name, source)
-    names = [tag.name for _, tag in place.table.items()]
+    nodes = {
+        node.tag
+        for other in place.config.sources.values()
+        if isinstance(other, OpcuaSourceConfig)
+        for node in nodes_of(place.config, other)
+    }
+    names = [tag.name for _, tag in place.table.items() if tag.name not in nodes]
     return MqttOptions(
         name=name,
         host=endpoint.host,

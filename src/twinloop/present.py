@@ -195,12 +195,24 @@ def _json_column(table: pa.Table, name: str) -> list[Any]:
             None if each is None else time_text(each) for each in table[name].cast(pa.int64()).to_pylist()
         ]
     if pa.types.is_binary(kind):
-        return [None if each is None else base64.b64encode(each).decode() for each in _list(table, name)]
+        return [None if each is None else _bytes_text(each) for each in _list(table, name)]
     if pa.types.is_map(kind):
         return [None if each is None else _json_value(dict(each)) for each in _list(table, name)]
     if pa.types.is_floating(kind) or pa.types.is_nested(kind):
         return [_json_value(each) for each in _list(table, name)]
     return _list(table, name)
+
+
+def _bytes_text(raw: bytes) -> str:
+    """Bytes as the text they are, where they are one; else `base64:` and their encoding."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = ""
+    plain = all(char.isprintable() or char in "\n\r\t" for char in text)
+    if (text or not raw) and plain and not text.startswith("base64:"):
+        return text
+    return f"base64:{base64.b64encode(raw).decode()}"
 
 
 def _list(table: pa.Table, name: str) -> list[Any]:

@@ -63,7 +63,6 @@ async def running(
         _log.warning("%s", warning)
     asyncio.get_running_loop().set_exception_handler(_report)
     with ExitStack() as stack:
-        place = stack.enter_context(workplace(loaded.config))
         metrics = Metrics()
         look = _Look()
         web = loaded.config.web
@@ -71,6 +70,7 @@ async def running(
             probe = Probe(web.host, web.port, metrics.registry, look.healthz)
             stack.callback(probe.close)
             _log.info("web: http://%s:%d/healthz and /metrics", web.host, probe.port)
+        place = stack.enter_context(workplace(loaded.config))
         loop = build_loop(place, metrics, replay)
         twin = look.twin = RunningTwin(place, loop, metrics)
         stop = asyncio.Event()
@@ -196,6 +196,8 @@ class RunningTwin:
         for index, tag in self._place.table.items():
             heard = self._arrival[index] != NO_TIME
             status, reasons = int(self._status[index]), int(self._reasons[index])
+            if not heard and int(silent[index]) >> 30 > status >> 30:
+                status = int(silent[index])
             if stale[index] and int(silent[index]) >> 30 > status >> 30:
                 status, reasons = int(silent[index]), reasons | _STALE
             rows.append(

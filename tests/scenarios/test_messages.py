@@ -85,6 +85,7 @@ def test_a_taken_web_port_is_refused_with_a_way_out(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused(command("run", plant_file(tmp_path, web=port)), 1, f"127.0.0.1:{port}", "another port")
+        assert not (tmp_path / "data").exists(), "nothing is started"
 
 
 def test_a_broker_that_refuses_is_said_once_and_tried_again(tmp_path: Path) -> None:
@@ -164,12 +165,33 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("window", "R101.temperature"), ("--every",)),
         (("range", "R101.temperature", "--start", "yesterday"), ("yesterday", "ISO 8601")),
         (("newest",), ("newest",)),
+        (("snapshots", "R999"), ("R999", "R101")),
+        (("range", "R101.temperature", "--start", "now", "--end", "-1h"), ("is not before the end",)),
     ],
 )
 def test_a_question_that_makes_no_sense_is_usage(
     asked: Path, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     refused(command("query", asked, *arguments), 2, *words)
+
+
+def test_a_time_before_now_may_follow_its_option_after_a_blank(asked: Path) -> None:
+    done = command("query", asked, "range", "R101.temperature", "--start", "-1h", "--format", "csv")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("demo", "--seconds", "abc"), ("--seconds", "number", "'abc'")),
+        (("demo", "--reactors", "0"), ("--reactors", "from 1 to 500")),
+        (("replay", "p.yaml", "f.csv", "--speed", "fast"), ("--speed", "'fast'")),
+    ],
+)
+def test_a_wrong_argument_is_told_in_a_user_s_words(
+    arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    refused(command(*arguments), 2, *words)
 
 
 def test_asking_before_there_is_data_says_what_to_do(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ def test_what_makes_no_sample_is_kept_with_its_bytes_and_reason(
         publisher.send(TEMPERATURE, {"value": 1, "unit": "bar"})
         publisher.send(TEMPERATURE, {"value": "hot"})
         publisher.send(TEMPERATURE, {"value": 20.5, "timestamp": T0.format(0)})
+        assert "UNDECODABLE" in run.says("became a dead letter"), "the first of each reason is said"
         dead = eventually(lambda: query(plant, "dead"), lambda rows: len(rows) == 4)
         assert [row["reason"] for row in dead] == [
             "UNDECODABLE",

@@ -46,7 +46,8 @@ async def check(path: Path, env: Mapping[str, str], out: TextIO, within_s: float
         fed = {reading.tag for _, readings in answers for reading in readings if not reading.problem}
         orphans = [tag.name for _, tag in place.table.items() if tag.name not in fed]
     named = {reading.tag for _, readings in answers for reading in readings}
-    table = _table(sources, [readings for _, readings in answers])
+    units = {tag.name: tag.unit for _, tag in place.table.items()}
+    table = _table(sources, [readings for _, readings in answers], units)
     if len(table):
         out.write(to_table(table, terminal=out.isatty()))
     lines = [*loaded.warnings, *(problem for problem, _ in answers if problem)]
@@ -71,13 +72,13 @@ async def _ask(source: Source, within_s: float) -> tuple[str, list[Reading]]:
         return str(error), []
 
 
-def _table(sources: list[Source], answers: list[list[Reading]]) -> pa.Table:
+def _table(sources: list[Source], answers: list[list[Reading]], units: Mapping[str, str]) -> pa.Table:
     rows = [
         {
             "source": source.name,
             "tag": reading.tag,
             "value": reading.value,
-            "unit": reading.unit,
+            "unit": reading.unit or (units.get(reading.tag, "") if reading.value else ""),
             "status": reading.status,
             "time": time_text(reading.time_ns) if reading.time_ns else "",
             "address": reading.address,

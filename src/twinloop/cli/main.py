@@ -14,10 +14,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from twinloop.cli.logsetup import configure
 from twinloop.errors import ConfigError, QueryError, TwinloopError
@@ -46,8 +46,10 @@ def parser() -> argparse.ArgumentParser:
 
     demo = _command(commands, "demo", _demo, "the simulated plant and its twin, live")
     demo.add_argument("--seconds", type=_positive, metavar="N", help="end after N seconds; default: never")
-    demo.add_argument("--reactors", type=_reactors, default=2, metavar="N", help="how many; default 2")
-    demo.add_argument("--port", type=_port, default=8800, metavar="P", help="web port; default 8800")
+    demo.add_argument("--reactors", type=_whole(1, 500), default=2, metavar="N", help="how many; default 2")
+    demo.add_argument(
+        "--port", type=_whole(0, 65535), default=8800, metavar="P", help="web port; default 8800"
+    )
 
     run = _command(commands, "run", _run, "run the twin of a plant until SIGINT or SIGTERM")
     run.add_argument("plant", type=Path, metavar="PLANT.yaml")
@@ -105,34 +107,48 @@ def _query_command(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 1e9:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"expected a number greater than 0, got {text!r}")
     return value
 
 
-def _reactors(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 500:
-        raise argparse.ArgumentTypeError("must be 1 to 500")
-    return value
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
+        return int(text)
 
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError("must be 0 to 65535")
-    return value
+    return read
 
 
 def _speed(text: str) -> float:
     return 0.0 if text == "max" else _positive(text)
 
 
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--start -1h` as `--start=-1h`: argparse takes a dash for an option.
+
+    >>> _joined(["range", "--start", "-1h", "--format", "csv"])
+    ['range', '--start=-1h', '--format', 'csv']
+    """
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in {"--start", "--end"} and argument[:1] == "-" and argument[1:2].isdigit():
+            joined[-1] = f"{joined[-1]}={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code and never shows a traceback for a user's mistake."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     configure(options.log_format, debug=options.debug)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         function: Callable[[argparse.Namespace], int] = options.function
         return function(options)
@@ -161,27 +177,38 @@ def _run(options: argparse.Namespace) -> int:
 
 
 async def _run_until_stopped(path: Path, seconds: float | None) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = _signalled()
     from twinloop.running import running  # takes a while: a signal meanwhile must find its handler
 
     async with running(path, os.environ) as twin:
         _log.info("running %s; SIGINT or SIGTERM stops it", path)
         if seconds is not None:
-            loop.call_later(seconds, stop.set)
-        ended = asyncio.create_task(twin.wait())
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if ended.done():
-            ended.result()
-        else:
-            ended.cancel()
+            asyncio.get_running_loop().call_later(seconds, stop.set)
+        if not await _either(twin.wait(), stop):
             _log.info("stopping: folding and storing what was received")
     _log.info("%s", twin.summary())
     return DONE
+
+
+def _signalled() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _either(end: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Wait for the end or for the stop; whether the end came, with its error if it has one."""
+    ended = asyncio.create_task(end)
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if ended.done():
+        ended.result()
+        return True
+    ended.cancel()
+    return False
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -195,10 +222,13 @@ async def _replay_files(path: Path, files: tuple[Path, ...], speed: float) -> in
     for file in files:
         if not file.is_file():
             raise ConfigError(f"{file}: no such file")
+    stop = _signalled()
     async with running(path, os.environ, replay=Replay(files, speed)) as twin:
-        await twin.wait()
+        whole = await _either(twin.wait(), stop)
     _log.info("%s", twin.summary())
-    return DONE
+    if not whole:
+        _log.warning("stopped before the end of the files; what was read is stored")
+    return FAILED if twin.metrics.dead_letters or not whole else DONE
 
 
 def _check(options: argparse.Namespace) -> int:

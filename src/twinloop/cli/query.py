@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +46,8 @@ def ask(queries: LocalQueries, question: Question, now_ns: int) -> pa.Table:
     start = parse_time(question.start, now_ns) if question.start else None
     end = parse_time(question.end, now_ns) if question.end else None
     names = question.names
+    if start is not None and end is not None and start >= end:
+        raise QueryError(f"the start ({question.start}) is not before the end ({question.end})")
     if question.what == "latest":
         return queries.latest(names)
     if question.what in {"events", "dead"} and names:
@@ -54,7 +57,7 @@ def ask(queries: LocalQueries, question: Question, now_ns: int) -> pa.Table:
     if question.what == "dead":
         return queries.dead(start, end)
     if question.what == "snapshots":
-        return queries.snapshots(names[0] if names else None, start, end)
+        return _snapshots(queries, names, start, end)
     if len(names) != 1:
         raise QueryError(f"`{question.what}` takes exactly one tag, ASSET.tag")
     if question.what == "range":
@@ -64,3 +67,13 @@ def ask(queries: LocalQueries, question: Question, now_ns: int) -> pa.Table:
     every_ns = parse_duration(question.every)
     widened = question.uncertain_as_good
     return queries.window(names[0], every_ns, start, end, uncertain_as_good=widened)
+
+
+def _snapshots(queries: LocalQueries, names: tuple[str, ...], start: int | None, end: int | None) -> pa.Table:
+    if len(names) > 1:
+        raise QueryError("`snapshots` takes one asset, or none for all")
+    if names and names[0] not in queries.assets:
+        near = difflib.get_close_matches(names[0], queries.assets, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(queries.assets)}"
+        raise QueryError(f"no asset {names[0]!r}{hint}")
+    return queries.snapshots(names[0] if names else None, start, end)

@@ -248,7 +248,8 @@ def _filter(s: Any, rule: Any, time: int, value: float, good: bool) -> int:  # n
     trusted = not math.isnan(rule.variance) or s.noise_count >= NOISE_TRUSTED
     if settled and trusted:
         _count_nis(s, nis)
-    if trusted and nis > GATE_NIS:
+    # The second sample sets the rate, whatever it is: there is nothing yet to hold it against.
+    if trusted and nis > GATE_NIS and s.used > 1:
         s.gated += 1
         s.streak += 1
         s.good_streak = s.good_streak + 1 if good else 0

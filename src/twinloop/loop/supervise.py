@@ -10,14 +10,14 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import Final
 
 from twinloop.errors import LinkError
-from twinloop.records import DeadLetters, Link, LinkState, Record, Tick
+from twinloop.records import DeadLetter, DeadLetters, DeadReason, Link, LinkState, Record, Tick
 from twinloop.sources.source import Delivery, Source
 
 __all__ = ["Backoff", "LinkFigures", "LinkPhase", "Supervisor"]
@@ -113,6 +113,7 @@ class Supervisor:
         self._backoff = backoff or Backoff()
         self._slots = asyncio.Semaphore(_IN_FLIGHT)
         self._stop = asyncio.Event()
+        self._said: set[DeadReason] = set()
         self.figures = LinkFigures()
 
     @property
@@ -203,10 +204,24 @@ class Supervisor:
         for record in delivery.records:
             if isinstance(record, DeadLetters):
                 self.figures.dead_letters += len(record.letters)
+                self._say_dead(record.letters)
             elif isinstance(record, Link) and record.state is LinkState.ADDRESS_LOST:
                 _log.warning("%s: %s is not read: %s", self.name, record.address, record.why)
             elif isinstance(record, Link) and record.state is LinkState.ADDRESS_FOUND:
                 _log.info("%s: %s is read again", self.name, record.address)
+
+    def _say_dead(self, letters: Sequence[DeadLetter]) -> None:
+        """Name the first dead letter of each reason; the rest are in the store and in the metrics."""
+        for letter in letters:
+            if letter.reason not in self._said:
+                self._said.add(letter.reason)
+                _log.warning(
+                    "%s: %s became a dead letter, %s: %s (`twinloop query PLANT dead` shows all there are)",
+                    self.name,
+                    letter.origin,
+                    letter.reason,
+                    letter.detail,
+                )
 
     async def drained(self) -> None:
         """Return when everything taken is durable and acknowledged."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -110,7 +111,9 @@ async def run_demo(
             demo.say(
                 f"Demo plant: {reactors} reactors over MQTT (port {ports.v5}) and OPC UA (port {opcua_port})."
             )
-            demo.say(f"Plant file {path}: try `twinloop query {PLANT_FILE} latest` beside it. Ctrl-C ends.")
+            demo.say(
+                f"Plant file {path}: try `{_command()} query {PLANT_FILE} latest` beside it. Ctrl-C ends."
+            )
             await demo.run(seconds, broker, plant, start_twin(path))
     print_summary(demo.scorer.score(), console)
     return 0
@@ -215,3 +218,9 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+def _command() -> str:
+    """How this command was called, so that the hint works as it stands."""
+    called = Path(sys.argv[0])
+    return "python -m twinloop" if called.suffix == ".py" else str(called)

@@ -33,7 +33,7 @@ from twinloop.tags import TagTable
 
 __all__ = ["ValidateStage"]
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 _words: Final = functools.lru_cache(maxsize=4096)(format_reasons)
 _NAMES: Final = ("Good", "Uncertain", "Bad", "")
 _LEAST_OF_SPAN: Final = 0.05
@@ -264,6 +264,7 @@ def _rules(table: TagTable) -> npt.NDArray[Any]:
     rules["noise"] = np.nan_to_num(table.column("noise"), nan=0.0)
     rules["noise_step"] = _NOISE_STEP * table.column("noise")
     rules["window"] = np.maximum(table.column("window"), 1)
+    rules["every_ns"] = table.column("every_ns")
     rules["rebaseline"] = np.maximum(table.column("rebaseline"), 0)
     rules["ring"] = _starts(rules["window"])
     rules["suspects"] = _starts(rules["rebaseline"])

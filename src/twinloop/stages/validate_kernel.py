@@ -54,6 +54,7 @@ RULE: Final = np.dtype(
         ("stale_ns", "<i8"),  # 0 is off
         ("ring", "<i8"),  # where the tag's window begins in Memory.ring
         ("window", "<i8"),
+        ("every_ns", "<i8"),
         ("suspects", "<i8"),  # where the tag's outliers begin in Memory.suspects
         ("rebaseline", "<i8"),  # 0 is off
     ],
@@ -75,6 +76,7 @@ STATE: Final = np.dtype(
         ("m2", "<f8"),  # sum of squared distances from the mean
         ("quantum", "<f8"),  # smallest change between good values ever seen; inf before any
         ("usual", "<f8"),  # mean size of a step from sample to sample, over about _STEPS
+        ("pace", "<f8"),  # mean time between good values, ns, over about _PACES; 0 before any
         ("count", "<i4"),
         ("head", "<i4"),
         ("run", "<i4"),  # outliers in a row
@@ -152,6 +154,7 @@ _SOURCE_STATUS: Final = int(Reason.SOURCE_STATUS)
 _DOUBTED_ON_THE_WAY: Final = int(Reason.CLOCK | Reason.RETAINED)
 _LEAST_COUNT: Final = 10
 _STEPS: Final = 100
+_PACES: Final = 32  # good values the tag's pace is learnt over
 _USUAL: Final = 5.0
 _CLIP: Final = 2.0
 _ROUNDING: Final = 4.0 * float(np.finfo(np.float64).eps)
@@ -277,7 +280,10 @@ def _against_history(s: Any, rule: Any, at: int, value: float, reasons: int) -> 
     aged = rule.stale_ns > 0 and at - s.judged > rule.stale_ns and not too_fast
     if not aged and step > _spike_limit(s, rule):
         found |= _SPIKE
-    if _is_far(s, rule, value):
+    # After a gap longer than the window it would be held against another time's values.
+    if at - s.judged > rule.window * max(rule.every_ns, s.pace):
+        s.count = s.head = 0
+    elif _is_far(s, rule, value):
         found |= _ZSCORE
     return found
 
@@ -326,6 +332,8 @@ def _accept(s: Any, at: int, value: float) -> None:
         step = abs(value - s.good_value)
         if step > _ROUNDING * max(abs(value), abs(s.good_value)):
             s.quantum = min(s.quantum, step)
+        apart = float(at - s.good_time)
+        s.pace = apart if s.pace == 0.0 else s.pace + (min(apart, 4 * s.pace) - s.pace) / _PACES
     s.good_time = at
     s.good_value = value
     s.run = 0

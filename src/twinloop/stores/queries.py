@@ -179,6 +179,11 @@ class LocalQueries:
         """
         return self._told("snapshots", start, end, asset)
 
+    @property
+    def assets(self) -> list[str]:
+        """The assets that tags were ever of, by name."""
+        return sorted({name.partition(".")[0] for name in self._names if name})
+
     def close(self) -> None:
         """Let go of the memory held."""
         self._duckdb.close()

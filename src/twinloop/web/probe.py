@@ -69,7 +69,8 @@ class Probe:
         except OSError as error:
             raise StartError(
                 f"web: {host}:{port} cannot be listened on ({error.strerror or error}); "
-                "is another twinloop running? `web: {port: ...}` in the plant file chooses another port"
+                "is another twinloop running? `web: {port: ...}` in the plant file chooses another port, "
+                "for the demo --port does"
             ) from error
         if not _is_loopback(host):
             _log.warning("web: /healthz and /metrics can be read by anyone who reaches %s", host)
