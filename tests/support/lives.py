@@ -21,18 +21,24 @@ from typing import Any, Final, NamedTuple
 
 import twinloop.running  # noqa: F401 - loaded before the first fork
 from twinloop import build
+from twinloop.batch import Received
 from twinloop.cli.main import main
+from twinloop.config.plantfile import load
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.local import LocalLog
 from twinloop.loop import sync
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.supervise import Supervisor
 from twinloop.loop.sync import Loop
+from twinloop.records import Samples, Tick
 from twinloop.stores import local
 from twinloop.stores.local import LocalStore
+from twinloop.stores.rows import tables
+from twinloop.tags import Resolver
 
 __all__ = ["KEPT", "REGIONS"]
 
+T0_NS: Final = 1_700_000_000 * 10**9
 KEPT: Final = "kept"
 """Beside the log: where its trimmed files stay, so that the whole log can be folded at the end."""
 
@@ -73,8 +79,8 @@ REGIONS: Final = {
 def _hurry() -> None:
     """Make of minutes and megabytes what a second holds several of."""
     sync.CHECKPOINT_EVERY_S = 0.2  # type: ignore[misc]
-    build.SEAL_AFTER_S = 0.1  # type: ignore[misc,attr-defined]
-    build._LOG_FILE_BYTES = 1 << 15  # type: ignore[misc]  # noqa: SLF001
+    build.SEAL_AFTER_S = 0.1  # type: ignore[attr-defined]
+    build._LOG_FILE_BYTES = 1 << 15  # type: ignore[misc]
     local.MERGE_COUNT = 3  # type: ignore[misc]
 
 
@@ -89,7 +95,7 @@ def _keep_trimmed() -> None:
             kept.hardlink_to(path)
         unlink(path, missing_ok=missing_ok)
 
-    Path.unlink = keep  # type: ignore[method-assign]
+    Path.unlink = keep  # type: ignore[method-assign,assignment]
 
 
 def _die_in(region: Region, call: int, event: int, die: Callable[[], None]) -> None:
@@ -167,8 +173,30 @@ def _live(plant: str, order: dict[str, Any], messages: Path) -> dict[str, Any]:
     }
 
 
+def _warm(plant: str) -> None:
+    """Load every kernel once for all lives, by folding a sample of each tag and some ticks in memory."""
+    with build.borrowed_workplace(load(Path(plant), os.environ)) as place:
+        resolver = Resolver(place.table, {"": str})
+        fold = build._fold(place, resolver)
+        series = [place.dictionary.index(("", name, "")) for name in place.table.names]
+        for second in range(1, 5):
+            at = [T0_NS + second * 10**9] * len(series)
+            received = Received.of(
+                series=series,
+                source_time=at,
+                server_time=at,
+                arrival_time=at,
+                value=[50.0 + second] * len(series),
+                status=[0] * len(series),
+                reasons=[0] * len(series),
+            )
+            fold.step(2 * second, Samples.pack(received))
+            fold.step(2 * second + 1, Tick(at[0], [10**9]))
+    tables([])  # pyarrow loads pandas at the first array, where it is installed
+
+
 def _serve(plant: str, messages: Path) -> None:
-    build._warm(build.TagTable([], {}))  # noqa: SLF001 - loads the kernels once for all lives
+    _warm(plant)
     print(json.dumps({"ready": True}), flush=True)  # noqa: T201 - the answer to who started us
     for line in sys.stdin:
         print(json.dumps(_live(plant, json.loads(line), messages)), flush=True)  # noqa: T201
