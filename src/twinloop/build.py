@@ -355,13 +355,27 @@ def _whole_seconds(duration_ns: int) -> int:
 def _client_id(place: Workplace, source: str) -> str:
     """Stable for this data directory and alone at the broker: plant, source and a random part kept here."""
     path = place.directory / "client-id"
-    if path.exists():
-        own = path.read_text(encoding="ascii").strip()
-    else:
+    own = path.read_text(encoding="ascii").strip() if path.exists() else ""
+    if not own:
         own = secrets.token_hex(6)
         if place.owned:
-            path.write_text(f"{own}\n", encoding="ascii")
+            _write_durably(path, f"{own}\n")
     return f"twinloop-{place.config.plant}-{source}-{own}"
+
+
+def _write_durably(path: Path, text: str) -> None:
+    """Whole or not at all, whenever the process or the power goes: the broker's session hangs on it."""
+    aside = path.with_name(f"{path.name}.tmp")
+    with aside.open("w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _opcua_options(place: Workplace, name: str, source: OpcuaSourceConfig) -> OpcuaOptions:
