@@ -154,6 +154,7 @@ def test_dimensions_without_elements_cost_no_memory() -> None:
     assert peak < 1 << 20
 
 
+NODE_IDS = st.integers(0, 2**31 - 1).map(ua.Int32) | st.text(max_size=5).map(ua.String)
 ANYTHING = st.recursive(
     st.one_of(
         st.floats().map(lambda v: ua.Variant(v, ua.VariantType.Double)),
@@ -162,12 +163,7 @@ ANYTHING = st.recursive(
             lambda v: ua.Variant(ua.LocalizedText(v, "de"), ua.VariantType.LocalizedText)
         ),
         st.text(max_size=5).map(lambda v: ua.Variant(ua.QualifiedName(v, 1), ua.VariantType.QualifiedName)),
-        st.integers(0, 2**31 - 1).map(
-            lambda v: ua.Variant(ua.NodeId(ua.Int32(v), ua.Int16(3)), ua.VariantType.NodeId)
-        ),
-        st.text(max_size=5).map(
-            lambda v: ua.Variant(ua.NodeId(ua.String(v), ua.Int16(3)), ua.VariantType.NodeId)
-        ),
+        NODE_IDS.map(lambda v: ua.Variant(ua.NodeId(v, ua.Int16(3)), ua.VariantType.NodeId)),
         st.uuids().map(lambda v: ua.Variant(v, ua.VariantType.Guid)),
         st.binary(max_size=5).map(lambda v: ua.Variant(v, ua.VariantType.ByteString)),
         st.lists(st.text(max_size=3), max_size=3).map(lambda v: ua.Variant(v, ua.VariantType.String)),
