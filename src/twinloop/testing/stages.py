@@ -58,8 +58,8 @@ def example_batches(table: TagTable, *, count: int = 20, seed: int = 1) -> list[
     made = []
     for second in range(count):
         n = int(random.integers(1, 3 * len(tags) + 1))
-        time = _START + (second + np.sort(random.random(n))) * _S
-        time = time.astype(np.int64) - np.where(random.random(n) < 0.05, 5 * _S, 0)
+        since_s = second + np.sort(random.random(n)) - np.where(random.random(n) < 0.05, 5.0, 0.0)
+        time = _START + np.round(since_s * _S).astype(np.int64)
         value = 20.0 + random.normal(0.0, 0.5, n)
         value[random.random(n) < 0.05] += 200.0
         value[random.random(n) < 0.05] = math.nan
@@ -74,8 +74,11 @@ def example_batches(table: TagTable, *, count: int = 20, seed: int = 1) -> list[
 
 class _Laws:
     def __init__(self, make_stage: MakeStage, table: TagTable, batches: list[Batch]) -> None:
-        self._make = lambda: make_stage(table)
+        self._make_stage, self._table = make_stage, table
         self._batches = batches
+
+    def _make(self) -> Stage:
+        return self._make_stage(self._table)
 
     def _run(self, stage: Stage, batches: Iterable[Batch], events: list[Event]) -> list[Batch]:
         made = []

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import pyarrow as pa
 
@@ -22,6 +22,8 @@ __all__ = ["Entries", "check_store"]
 Entries = Callable[[int], Sequence[tuple[int, Outputs]]]
 """What the output log has after an offset."""
 MakeStore = Callable[[Path, Sequence[str]], Store]
+MakeQueries = Callable[[Path, Sequence[str], Sequence[str], Entries], Queries]
+"""Queries over a directory, from names and units by index and the output log, for what is not sealed yet."""
 _S: Final = 1_000_000_000
 _T0: Final = 1_700_000_000 * _S
 _TAG: Final = "R101.temperature"
@@ -38,19 +40,6 @@ _NAMES: Final = (
 )
 _UNITS: Final = ("degC", "bar", *("m" for _ in _NAMES[2:]))
 _Row = tuple[int, float, float] | tuple[int, float, float, int, int]
-
-
-class MakeQueries(Protocol):
-    """Makes the queries over a store of the same directory.
-
-    Args:
-        names, units: of the tags, by index.
-        entries: the output log, for what the store has not sealed yet.
-    """
-
-    def __call__(
-        self, directory: Path, names: Sequence[str], units: Sequence[str], entries: Entries
-    ) -> Queries: ...
 
 
 def check_store(make_store: MakeStore, make_queries: MakeQueries | None = None) -> None:
@@ -142,13 +131,19 @@ class _Bench:
             if close is not None:
                 close()
 
+    def latest(self, *tags: str) -> pa.Table:
+        return self.ask(lambda queries: queries.latest(tags))
+
     def range(self, tag: str = _TAG, start: int | None = None, end: int | None = None) -> pa.Table:
         return self.ask(lambda queries: queries.range(tag, start, end))
 
 
 class _Laws:
     def __init__(self, make: MakeStore, make_queries: MakeQueries | None) -> None:
-        self._bench = lambda directory: _Bench(make, make_queries, directory)
+        self._make, self._make_queries = make, make_queries
+
+    def _bench(self, directory: Path) -> _Bench:
+        return _Bench(self._make, self._make_queries, directory)
 
     def new(self, directory: Path) -> None:
         bench = self._bench(directory)
@@ -236,7 +231,7 @@ class _Laws:
         bench.deliver(_samples(1, (0, 3, 3.0, *late), (0, 0, 0.0, *late)))
         found = _values(bench.range())
         expect(found == [0.0, 1.0, 3.0, 5.0], f"the values are {found}")
-        newest = _values(bench.ask(lambda queries: queries.latest([_TAG])))
+        newest = _values(bench.latest(_TAG))
         expect(newest == [5.0], f"the latest is {newest}")
 
     def first(self, directory: Path) -> None:
@@ -277,7 +272,7 @@ class _Laws:
         for index, name in enumerate(_NAMES):
             found = bench.range(name).select(["tag", "value"]).to_pylist()
             expect(found == [{"tag": name, "value": float(index)}], f"range of {name!r} gave {found}")
-            found = bench.ask(lambda queries, tag=name: queries.latest([tag]))["tag"].to_pylist()  # type: ignore[misc]
+            found = bench.latest(name)["tag"].to_pylist()
             expect(found == [name], f"latest of {name!r} gave {found}")
 
     def window(self, directory: Path) -> None:
@@ -302,15 +297,15 @@ class _Laws:
         bench = self._bench(directory)
         silence = Event(_T0 + 9 * _S, _TAG, EventKind.STATUS, "Good", "Bad", "STALE")
         bench.deliver(_samples(0, (0, 1, 1.0), (0, 2, 2.0), (1, 1, 5.0)))
-        found = bench.ask(lambda queries: queries.latest([]))
+        found = bench.latest()
         rows = dict(zip(found["tag"].to_pylist(), _values(found), strict=True))
         expect(rows == {_TAG: 2.0, "R101.pressure": 5.0}, f"the latest rows are {rows}")
         bench.deliver((1, Outputs(1, _T0 + 9 * _S, events=[silence])))
-        [row] = bench.ask(lambda queries: queries.latest([_TAG])).to_pylist()
+        [row] = bench.latest(_TAG).to_pylist()
         expect(bool(row["reasons"] & Reason.STALE), "a silent tag is not STALE")
         expect(row["status"] >> 30 == 2, f"a silent tag has the status {row['status']:#x}")
         bench.deliver(_samples(2, (0, 10, 3.0)))
-        [row] = bench.ask(lambda queries: queries.latest([_TAG])).to_pylist()
+        [row] = bench.latest(_TAG).to_pylist()
         expect(row["status"] == GOOD, "a tag that is heard again is still STALE")
 
     def empty(self, directory: Path) -> None:
@@ -320,7 +315,7 @@ class _Laws:
         expect(found.equals(RANGE_SCHEMA.empty_table()), f"range gave {found}")
         found = bench.ask(lambda queries: queries.window("R101.pressure", _S, None, None))
         expect(found.equals(WINDOW_SCHEMA.empty_table()), f"window gave {found}")
-        found = bench.ask(lambda queries: queries.latest(["R101.pressure"]))
+        found = bench.latest("R101.pressure")
         expect(found.equals(RANGE_SCHEMA.empty_table()), f"latest gave {found}")
 
     def unknown(self, directory: Path) -> None:
@@ -363,7 +358,7 @@ def _samples(offset: int, *rows: _Row) -> tuple[int, Outputs]:
     """An entry of rows of (tag, seconds, value[, status, reasons])."""
     full = [(*row, GOOD, 0)[:5] for row in rows]
     tag, at, value, status, reasons = zip(*full, strict=True)
-    when = [_at(each) for each in at]
+    when = [_T0 + round(each * _S) for each in at]
     batch = Batch.of(
         tag=tag,
         time=when,
