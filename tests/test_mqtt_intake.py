@@ -75,3 +75,16 @@ def test_short_topics_that_lead_nowhere_are_forgotten_in_time() -> None:
         read(reader, [(f"plant/a/X{place}/t", b"1") for place in range(begin, begin + 10_000)])
     assert len(reader._rules) <= 100_000
     assert len(reader._refusals) <= 10_000
+
+
+def test_an_array_of_nothing_but_mistakes_is_one_dead_letter_and_little_memory() -> None:
+    payload = b"[" + b"{}," * 100_000 + b"{}]"
+    reader = MessageReader("field", TOPICS, Dictionary(), MIB)
+    tracemalloc.start()
+    samples, [letter] = read(reader, [("plant/a/R101/t", payload)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (samples, letter.raw) == (0, payload)
+    assert letter.detail.startswith("element 0: ")
+    assert letter.detail.endswith("and 99998 more of this message")
+    assert peak < 16 * MIB

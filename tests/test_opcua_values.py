@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from asyncua import ua
-from asyncua.ua.ua_binary import struct_to_binary
+from asyncua.ua.ua_binary import struct_to_binary, variant_to_binary
 from hypothesis import given
 from hypothesis import strategies as st
 
 from twinloop.batch import NO_TIME
 from twinloop.errors import PayloadError
 from twinloop.sources.opcua.publish import decode_notification
+from twinloop.sources.opcua.skip import skip_variant
 from twinloop.sources.opcua.values import EPOCH_TICKS, decode_values
 
 INTEGERS = {"SByte": 8, "Int16": 16, "Int32": 32, "Int64": 64}
@@ -122,6 +124,64 @@ def test_foreign_bytes_are_refused_and_never_raise_anything_else(
 def test_an_array_of_nothing_does_not_count_to_its_hostile_length() -> None:
     with pytest.raises(PayloadError, match="array of nothing"):
         decode_values(struct.pack("<BBi", 1, 0x80, 2**31 - 1), 1, handles=False)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        struct.pack("<BiBi", 0x98, 1, 0x80, 2**31 - 1),  # an array of one value: an array of nothing
+        struct.pack("<BBBi", 23, 1, 0x80, 2**31 - 1),
+        struct.pack("<BBi", 24, 0xC0, 2**31 - 1),
+        struct.pack("<Bi", 0x8C, 2**31 - 1),
+        b"\x18" * 5_000,
+        b"\x19" + b"\x40" * 5_000,
+    ],
+)
+@pytest.mark.timeout(10)
+def test_a_value_made_to_hurt_is_refused_at_once(variant: bytes) -> None:
+    with pytest.raises(PayloadError):
+        decode_values(b"\1" + variant, 1, handles=False)
+
+
+def test_dimensions_without_elements_cost_no_memory() -> None:
+    dimensions = [1_000_000, *[1] * 500]
+    variant = struct.pack("<Bi", 0xC6, 0) + struct.pack(f"<i{len(dimensions)}i", len(dimensions), *dimensions)
+    tracemalloc.start()
+    rows, end = decode_values(b"\1" + variant, 1, handles=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(rows.others), end) == (1, 1 + len(variant))
+    assert peak < 1 << 20
+
+
+NODE_IDS = st.integers(0, 2**31 - 1).map(ua.Int32) | st.text(max_size=5).map(ua.String)
+ANYTHING = st.recursive(
+    st.one_of(
+        st.floats().map(lambda v: ua.Variant(v, ua.VariantType.Double)),
+        st.text(max_size=5).map(lambda v: ua.Variant(v, ua.VariantType.String)),
+        st.text(max_size=5).map(
+            lambda v: ua.Variant(ua.LocalizedText(v, "de"), ua.VariantType.LocalizedText)
+        ),
+        st.text(max_size=5).map(lambda v: ua.Variant(ua.QualifiedName(v, 1), ua.VariantType.QualifiedName)),
+        NODE_IDS.map(lambda v: ua.Variant(ua.NodeId(v, ua.Int16(3)), ua.VariantType.NodeId)),
+        st.uuids().map(lambda v: ua.Variant(v, ua.VariantType.Guid)),
+        st.binary(max_size=5).map(lambda v: ua.Variant(v, ua.VariantType.ByteString)),
+        st.lists(st.text(max_size=3), max_size=3).map(lambda v: ua.Variant(v, ua.VariantType.String)),
+        st.just(ua.Variant(ua.Range(0.0, 1.0), ua.VariantType.ExtensionObject)),
+        st.just(ua.Variant([[1, 2], [3, 4]], ua.VariantType.Int32, [ua.Int32(2), ua.Int32(2)])),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda v: ua.Variant(v, ua.VariantType.Variant)),
+        inner.map(lambda v: ua.Variant(ua.DataValue(v), ua.VariantType.DataValue)),
+    ),
+    max_leaves=6,
+)
+
+
+@given(ANYTHING)
+def test_any_value_is_as_long_as_another_implementation_made_it(variant: ua.Variant) -> None:
+    encoded = variant_to_binary(variant)
+    assert skip_variant(encoded, 0) == len(encoded)
 
 
 def publish_response(*parts: tuple[int, bytes], sequence: int = 9) -> bytes:

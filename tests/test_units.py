@@ -144,3 +144,10 @@ def test_equal_units_cost_no_import_of_pint() -> None:
         "assert 'pint' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("unit", ["mdegC", "kg mdB", "kdegF", "dcycle**-9kdelta_degRe", "degC-2", "d0"])
+@pytest.mark.parametrize("target", ["degC", "bar", "dB"])
+def test_a_unit_that_pint_reads_and_cannot_reckon_with_is_refused_in_words(unit: str, target: str) -> None:
+    with pytest.raises(ConfigError, match="unit"):
+        conversion(unit, target)

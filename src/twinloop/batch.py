@@ -77,15 +77,26 @@ class Columns:
         Raises:
             ValueError: a buffer is missing or has the wrong length.
         """
-        if len(buffers) != len(cls.DTYPES):
-            raise ValueError(f"{cls.__name__} has {len(cls.DTYPES)} columns, got {len(buffers)}")
+        cls.check_buffers(buffers)
         made = {
             name: np.frombuffer(buffer, dtype)
             for (name, dtype), buffer in zip(cls.DTYPES.items(), buffers, strict=True)
         }
-        if len({len(column) for column in made.values()}) > 1:
-            raise ValueError(f"{cls.__name__} columns differ in length")
         return cls(**made)
+
+    @classmethod
+    def check_buffers(cls, buffers: Sequence[bytes]) -> None:
+        """Return when `from_buffers` can take them.
+
+        Raises:
+            ValueError: a buffer is missing or has the wrong length.
+        """
+        if len(buffers) != len(cls.DTYPES):
+            raise ValueError(f"{cls.__name__} has {len(cls.DTYPES)} columns, got {len(buffers)}")
+        rows, rest = divmod(len(buffers[0]), next(iter(cls.DTYPES.values())).itemsize)
+        for buffer, dtype in zip(buffers, cls.DTYPES.values(), strict=True):
+            if rest or len(buffer) != rows * dtype.itemsize:
+                raise ValueError(f"{cls.__name__} columns differ in length")
 
     def to_arrow(self) -> pa.RecordBatch:
         """An Arrow record batch over the same memory."""

@@ -7,7 +7,7 @@ with MessagePack, columns as raw bytes: decoding runs no code from the log and c
 from __future__ import annotations
 
 from enum import StrEnum, unique
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -35,6 +35,12 @@ __all__ = [
     "encode_outputs",
     "encode_record",
 ]
+
+
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""What fits a column; MessagePack's integers go further."""
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 @unique
@@ -107,6 +113,9 @@ class Samples(msgspec.Struct, frozen=True, tag="samples"):
 
     columns: list[bytes]
 
+    def __post_init__(self) -> None:
+        Received.check_buffers(self.columns)
+
     @classmethod
     def pack(cls, received: Received) -> Samples:
         """The record of some received samples."""
@@ -129,7 +138,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
         detail: what was wrong, in words.
     """
 
-    time: int
+    time: _Int64
     source: str
     origin: str
     raw: bytes
@@ -152,9 +161,9 @@ class Tick(msgspec.Struct, frozen=True, tag="tick"):
         missed: cycles that fell out because an earlier one took too long.
     """
 
-    time: int
-    tiers: list[int]
-    missed: int = 0
+    time: _Int64
+    tiers: list[_Int64]
+    missed: _Count = 0
 
 
 class Link(msgspec.Struct, frozen=True, tag="link"):
@@ -168,7 +177,7 @@ class Link(msgspec.Struct, frozen=True, tag="link"):
         why: one sentence for a person; no secrets.
     """
 
-    time: int
+    time: _Int64
     source: str
     state: LinkState
     address: str = ""
@@ -183,8 +192,8 @@ class Alive(msgspec.Struct, frozen=True, tag="alive"):
         series: indices into the series dictionary.
     """
 
-    time: int
-    series: list[int]
+    time: _Int64
+    series: list[_Index]
 
 
 Record = Samples | DeadLetters | Tick | Link | Alive
@@ -202,7 +211,7 @@ class Event(msgspec.Struct, frozen=True):
         why: reasons or a sentence.
     """
 
-    time: int
+    time: _Int64
     subject: str
     kind: EventKind
     before: str = ""
@@ -244,7 +253,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         nis: mean normalised innovation squared over the asset's tags (1 is expected); NaN before any.
     """
 
-    time: int
+    time: _Int64
     asset: str
     health: Health
     why: str = ""
@@ -268,14 +277,19 @@ class Outputs(msgspec.Struct, frozen=True, omit_defaults=True):
         duplicates: redelivered samples that were folded once and left out here.
     """
 
-    covers: int
-    time: int
+    covers: _Int64
+    time: _Int64
     samples: list[bytes] = []
     fills: list[bytes] = []
     events: list[Event] = []
     snapshots: list[Snapshot] = []
     dead: list[DeadLetter] = []
-    duplicates: int = 0
+    duplicates: _Count = 0
+
+    def __post_init__(self) -> None:
+        for columns in (self.samples, self.fills):
+            if columns:
+                Batch.check_buffers(columns)
 
     def batch(self) -> Batch:
         """The judged rows."""
@@ -309,7 +323,7 @@ def decode_record(data: bytes) -> Record:
     """
     try:
         return _record_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # of msgspec's own, and for texts that are not UTF-8
         raise LogError(f"a log entry is not a record: {error}") from error
 
 
@@ -326,5 +340,5 @@ def decode_outputs(data: bytes) -> Outputs:
     """
     try:
         return _outputs_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise LogError(f"an output log entry cannot be read: {error}") from error

@@ -139,6 +139,11 @@ _TOKEN: Final = re.compile(
 _NAME_AND_POWER: Final = re.compile(r"(?P<name>\w*[^\W\d])(?P<power>\d)")
 
 
+# What pint raises for texts it takes as units and then cannot reckon with: `mdegC`, powers of 0 or of
+# what has an offset. Their own texts are not to be had: formatting them fails on fractions.
+_PINT_ERRORS: Final = (TypeError, ValueError, ArithmeticError, AttributeError, LookupError)
+
+
 class _RefusedError(Exception):
     """Why a text is no unit, in words."""
 
@@ -188,6 +193,13 @@ def check_unit(unit: str) -> None:
 @lru_cache(CACHE_SIZE)
 def _converted(source: str, target: str) -> tuple[float, float] | str:
     """Factor and offset, or why there are none."""
+    try:
+        return _worked_out(source, target)
+    except _PINT_ERRORS:
+        return f"unit {source!r} cannot become {target!r}"
+
+
+def _worked_out(source: str, target: str) -> tuple[float, float] | str:
     start, refusal = _parsed(source)
     end, second_refusal = _parsed(target)
     if start is None or end is None:
@@ -215,6 +227,8 @@ def _parsed(unit: str) -> tuple[pint.Unit | None, str]:
         return _registry().parse_units(_canonical(unit)), ""
     except _RefusedError as refusal:
         return None, f"unknown unit {shown}{refusal}"
+    except _PINT_ERRORS:
+        return None, f"unknown unit {shown}: a prefix or a power has no place there"
 
 
 def _canonical(text: str) -> str:

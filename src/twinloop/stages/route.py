@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinloop.batch import NO_TIME, Batch, Received
-from twinloop.records import DeadLetter
+from twinloop.records import DeadLetter, DeadReason
 from twinloop.status import Reason, StatusCode, lower
 from twinloop.tags import Refusal, Resolver, SeriesKey
 
@@ -22,6 +22,7 @@ LATEST_AHEAD_NS: Final = 600_000_000_000
 
 _UNKNOWN: Final = -1
 _UNASKED: Final = -2
+_NOBODY: Final = Refusal(DeadReason.UNKNOWN_TAG, "the series dictionary has no such number")
 
 
 class RouteStage:
@@ -35,19 +36,18 @@ class RouteStage:
     def __init__(self, resolver: Resolver, key: Callable[[int], SeriesKey]) -> None:
         self._resolver = resolver
         self._key = key
-        self._tag = np.full(0, _UNASKED, np.int32)
-        self._factor = np.empty(0)
-        self._offset = np.empty(0)
+        self._tag = np.full(64, _UNASKED, np.int32)
+        self._factor = np.ones(64)
+        self._offset = np.zeros(64)
         self._refusals: dict[int, Refusal] = {}
 
     def step(self, received: Received, dead: list[DeadLetter]) -> Batch:
         """The samples that lead to a tag, in its unit; the others are added to `dead`."""
-        self._learn(received.series)
-        tag = self._tag[received.series]
-        if self._refusals and (tag == _UNKNOWN).any():
-            self._bury(received.take(tag == _UNKNOWN), dead)
-            received = received.take(tag != _UNKNOWN)
-            tag = tag[tag != _UNKNOWN]
+        tag = self._lookup(received.series)
+        if (tag < 0).any():
+            self._bury(received.take(tag < 0), dead)
+            received = received.take(tag >= 0)
+            tag = tag[tag >= 0]
         time, insane = choose_time(received)
         reasons = received.reasons | np.where(insane, np.uint32(Reason.CLOCK), np.uint32(0))
         with np.errstate(over="ignore"):  # validation looks for what is not finite
@@ -63,36 +63,48 @@ class RouteStage:
 
     def tags_of(self, series: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """The tags some series lead to, those that lead nowhere left out."""
-        self._learn(series)
-        tags = self._tag[series]
+        tags = self._lookup(series)
         return tags[tags >= 0]
 
-    def _learn(self, series: npt.NDArray[np.int32]) -> None:
-        """Resolve the series not met before; the answers stay for the life of the stage."""
-        highest = int(series.max(initial=-1))
-        if highest >= len(self._tag):
-            grow = max(highest + 1 - len(self._tag), len(self._tag), 64)
+    def _lookup(self, series: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """The tag of each series, negative for those that lead nowhere."""
+        inside = (series >= 0) & (series < len(self._tag))
+        if not inside.all() or (self._tag[series] == _UNASKED).any():
+            for index in np.unique(series).tolist():
+                self._learn(index)
+            inside = (series >= 0) & (series < len(self._tag))
+            if not inside.all():
+                return np.where(inside, self._tag[np.where(inside, series, 0)], np.int32(_UNKNOWN))
+        return self._tag[series]
+
+    def _learn(self, index: int) -> None:
+        """Resolve a series not met before; the answer stays for the life of the stage."""
+        if 0 <= index < len(self._tag) and self._tag[index] != _UNASKED:
+            return
+        try:
+            answer = self._resolver.resolve(self._key(index))
+        except KeyError:  # nobody's number, from a damaged log: not remembered, whatever its size
+            return
+        if index >= len(self._tag):
+            grow = max(index + 1 - len(self._tag), len(self._tag))
             self._tag = np.concatenate([self._tag, np.full(grow, _UNASKED, np.int32)])
             self._factor = np.concatenate([self._factor, np.ones(grow)])
             self._offset = np.concatenate([self._offset, np.zeros(grow)])
-        new = self._tag[series] == _UNASKED
-        if not new.any():
-            return
-        for index in np.unique(series[new]).tolist():
-            answer = self._resolver.resolve(self._key(index))
-            if isinstance(answer, Refusal):
-                self._refusals[index] = answer
-                self._tag[index] = _UNKNOWN
-            else:
-                self._tag[index] = answer.tag
-                self._factor[index] = answer.factor
-                self._offset[index] = answer.offset
+        if isinstance(answer, Refusal):
+            self._refusals[index] = answer
+            self._tag[index] = _UNKNOWN
+        else:
+            self._tag[index] = answer.tag
+            self._factor[index] = answer.factor
+            self._offset[index] = answer.offset
 
     def _bury(self, received: Received, dead: list[DeadLetter]) -> None:
         for row in range(len(received)):
             index = int(received.series[row])
-            source, address, unit = self._key(index)
-            refusal = self._refusals[index]
+            source, address, unit = (
+                self._key(index) if index in self._refusals else ("", f"series {index}", "")
+            )
+            refusal = self._refusals.get(index, _NOBODY)
             raw = f"{float(received.value[row])!r} {unit}".strip().encode()
             arrival = int(received.arrival_time[row])
             dead.append(DeadLetter(arrival, source, address, raw, refusal.reason, refusal.detail))

@@ -89,13 +89,16 @@ class MessageReader:
         letters: list[DeadLetter] = []
         for arrival, message in heard:
             dead: list[Outcome] = []
+            count = 0
             for outcome in self.outcomes(message):
                 if outcome.sample is None or outcome.reason is not None:
-                    dead.append(outcome)
+                    count += 1
+                    if len(dead) < _DETAILS:
+                        dead.append(outcome)
                 else:
                     columns.add(outcome.series, outcome.sample, arrival, retained=message.retain)
             if dead:
-                letters.append(self._letter(arrival, message, dead))
+                letters.append(self._letter(arrival, message, dead, count))
         records: list[Record] = []
         if columns.series:
             records.append(Samples.pack(columns.received()))
@@ -155,10 +158,10 @@ class MessageReader:
             _remember(self._refusals, (address, unit), answer, _MAX_REFUSALS)
         return answer
 
-    def _letter(self, arrival: int, message: Message, dead: list[Outcome]) -> DeadLetter:
-        details = [outcome.detail for outcome in dead[:_DETAILS]]
-        if len(dead) > _DETAILS:
-            details.append(f"and {len(dead) - _DETAILS} more of this message")
+    def _letter(self, arrival: int, message: Message, dead: list[Outcome], count: int) -> DeadLetter:
+        details = [outcome.detail for outcome in dead]
+        if count > len(dead):
+            details.append(f"and {count - len(dead)} more of this message")
         too_large = len(message.payload) > self._max_payload
         return DeadLetter(
             time=arrival,

@@ -35,6 +35,8 @@ DEFAULT_FIELDS: Final[Mapping[str, str]] = {
 }
 _ROLES: Final = (*DEFAULT_FIELDS, "tag", "asset")
 _MAX_TEXT: Final = 256
+_OWN_ERRORS: Final = 16
+"""Elements of one array that have an error each; the others share the last, or they would fill memory."""
 _SHOWN: Final = 40
 _NUMBER: Final = re.compile(
     r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|nan|inf|infinity)", re.ASCII | re.IGNORECASE
@@ -131,6 +133,8 @@ class PayloadDecoder:
     def decode(self, payload: bytes) -> Decoded:
         """The samples of a payload, in order, and a `PayloadError` for each that could not be read.
 
+        From the 17th unreadable element of an array on, they share the 16th's error.
+
         >>> PayloadDecoder(PayloadOptions()).decode(b'{"value": 85.5, "unit": "degC"}')[0][:2]
         (85.5, 'degC')
         >>> PayloadDecoder(PayloadOptions(format="number")).decode(b" 1e3")[0].value
@@ -157,7 +161,7 @@ class PayloadDecoder:
             return (self._sample(found),)
         if not found:
             raise PayloadError(DeadReason.NOT_NUMERIC, "an array without samples")
-        return [self._element(index, item) for index, item in enumerate(found)]
+        return self._elements(found)
 
     def _from_plain(self, found: Any) -> Sample:
         value, unit, stamp, quality = found.value, found.unit, found.timestamp, found.quality
@@ -175,11 +179,19 @@ class PayloadDecoder:
             raise PayloadError(DeadReason.UNDECODABLE, "not a text in UTF-8") from None
         return Sample(self._number(text), self._unit)
 
-    def _element(self, index: int, item: object) -> Sample | PayloadError:
-        try:
-            return self._from_plain(item) if type(item) is self._shape else self._sample(item)
-        except PayloadError as error:
-            return PayloadError(error.reason, f"element {index}: {error.detail}")
+    def _elements(self, items: list[Any]) -> Decoded:
+        made: list[Sample | PayloadError] = []
+        errors: list[PayloadError] = []
+        for index, item in enumerate(items):
+            try:
+                made.append(self._from_plain(item) if type(item) is self._shape else self._sample(item))
+            except PayloadError as error:
+                if len(errors) < _OWN_ERRORS:
+                    own = PayloadError(error.reason, f"element {index}: {error.detail}")
+                    own.__suppress_context__, own.__context__ = True, None
+                    errors.append(own)
+                made.append(errors[-1])
+        return made
 
     def _sample(self, item: object) -> Sample:
         if not isinstance(item, dict):
