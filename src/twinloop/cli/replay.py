@@ -52,11 +52,10 @@ async def replay_with_progress(recording: Recording) -> ReplayReport:
 def _say(report: ReplayReport, took_s: float) -> None:
     begin = f"the checkpoint at {report.checkpoint}" if report.checkpoint >= 0 else "an empty state"
     _log.info(
-        "folded %d records from %s in %.1f s (%.0f/s): %d samples, %d outputs, in %s",
+        "folded %d records from %s in %.1f s: %d samples, %d outputs, in %s",
         report.records,
         begin,
         took_s,
-        report.records / took_s,
         report.samples,
         report.outputs,
         report.directory,
