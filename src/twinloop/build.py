@@ -54,6 +54,7 @@ __all__ = [
     "Replay",
     "Workplace",
     "borrowed_workplace",
+    "build_fold",
     "build_loop",
     "check_sources",
     "workplace",
@@ -198,6 +199,11 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
         ]
 
     return Loop(parts, supervisors)
+
+
+def build_fold(place: Workplace) -> Fold:
+    """A plant's fold that knows nothing yet, without sources, logs or store around it."""
+    return _fold(place, Resolver(place.table, _namers(place.config)))
 
 
 def _fold(place: Workplace, resolver: Resolver) -> Fold:

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -60,12 +61,12 @@ def parser() -> argparse.ArgumentParser:
 
     _query_command(commands)
 
-    replay = _command(commands, "replay", _replay, "fold recorded samples from CSV or Parquet files")
-    replay.add_argument("plant", type=Path, metavar="PLANT.yaml")
-    replay.add_argument("files", type=Path, nargs="+", metavar="FILE", help="time, tag, value[, status]")
-    replay.add_argument(
-        "--speed", type=_speed, default=0.0, metavar="max|N", help="recorded seconds a second; default max"
-    )
+    _replay_command(commands)
+
+    diff = _command(commands, "diff", _diff, "say what differs between two data or replay directories")
+    diff.add_argument("a", type=Path, metavar="DIR_A")
+    diff.add_argument("b", type=Path, metavar="DIR_B")
+    diff.add_argument("--format", choices=("table", "json"), default="table")
 
     _command(commands, "schema", _schema, "print the JSON Schema of the plant file")
     return top
@@ -104,6 +105,46 @@ def _query_command(commands: argparse._SubParsersAction[_Parser]) -> None:
     query.add_argument("--uncertain-as-good", action="store_true", help="windows count Uncertain values too")
     query.add_argument("--format", choices=FORMATS, default="table")
     query.add_argument("--output", type=Path, metavar="FILE", help="write there instead of stdout")
+
+
+class _FromLog(argparse.Action):
+    """`--from-log` takes the place of files: none need be named then."""
+
+    def __init__(self, files: argparse.Action, **rest: Any) -> None:
+        super().__init__(nargs=0, **rest)
+        self._files = files
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
+        del parser
+        setattr(namespace, self.dest, True)
+        self._files.nargs = "*"
+        self._files.required = False
+
+
+def _replay_command(commands: argparse._SubParsersAction[_Parser]) -> None:
+    text = "fold samples from CSV or Parquet files, or the recorded log again"
+    replay = _command(commands, "replay", _replay, text)
+    replay.usage = (
+        "twinloop replay PLANT.yaml FILE... [options]\n       twinloop replay --from-log PLANT.yaml [options]"
+    )
+    replay.add_argument("plant", type=Path, metavar="PLANT.yaml")
+    files = replay.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="time, tag, value[, status]"
+    )
+    replay.add_argument(
+        "--speed", type=_speed, default=0.0, metavar="max|N", help="recorded seconds a second; default max"
+    )
+    replay.register("action", "from-log", partial(_FromLog, files))
+    replay.add_argument(
+        "--from-log",
+        action="from-log",
+        default=False,
+        help="fold what `run` recorded into a directory of its own, also while `run` is running",
+    )
+    replay.add_argument("--start", metavar="T", help="keep outputs from then on: ISO 8601, or -1h")
+    replay.add_argument("--end", metavar="T", help="the same; not included")
+    replay.add_argument("--config", type=Path, metavar="OTHER.yaml", help="fold by this plant file's rules")
+    replay.add_argument("--into", type=Path, metavar="DIR", help="default DATA_DIR/replays/TIME")
 
 
 def _positive(text: str) -> float:
@@ -212,6 +253,11 @@ async def _either(end: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    if options.from_log:
+        return _replay_log(options)
+    given = [name for name in ("start", "end", "config", "into") if getattr(options, name) is not None]
+    if given:
+        raise ConfigError(f"--{given[0]} goes with --from-log only")
     return asyncio.run(_replay_files(options.plant, tuple(options.files), options.speed))
 
 
@@ -229,6 +275,35 @@ async def _replay_files(path: Path, files: tuple[Path, ...], speed: float) -> in
     if not whole:
         _log.warning("stopped before the end of the files; what was read is stored")
     return FAILED if twin.metrics.dead_letters or not whole else DONE
+
+
+def _replay_log(options: argparse.Namespace) -> int:
+    from twinloop.cli.replay import replay_with_progress
+    from twinloop.replaying import Recording
+    from twinloop.timetext import parse_time
+
+    if options.files:
+        raise ConfigError("--from-log folds the recorded log: it takes no files")
+    now = time.time_ns()
+    recording = Recording(
+        plant=options.plant,
+        config=options.config,
+        start_ns=parse_time(options.start, now) if options.start else None,
+        end_ns=parse_time(options.end, now) if options.end else None,
+        into=options.into,
+        speed=options.speed,
+    )
+    asyncio.run(replay_with_progress(recording))
+    return DONE
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from twinloop.cli.diff import render_difference
+    from twinloop.compare import compare
+
+    terminal = sys.stdout.isatty()
+    sys.stdout.write(render_difference(compare(options.a, options.b), options.format, terminal=terminal))
+    return DONE
 
 
 def _check(options: argparse.Namespace) -> int:

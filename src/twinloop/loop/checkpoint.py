@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from twinloop.errors import LogError
+from twinloop.loop.digest import state_digest
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
@@ -35,6 +36,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
     offset: int
     state: bytes
     crc: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the state, as `Fold.digest` gives it."""
+        return state_digest(self.state)
 
 
 class Checkpoints:

@@ -12,6 +12,7 @@ import numpy as np
 
 from twinloop.batch import Batch
 from twinloop.errors import LogError
+from twinloop.loop.digest import state_digest
 from twinloop.records import (
     Alive,
     DeadLetter,
@@ -180,6 +181,15 @@ class Fold:
         """The whole state; `restore` of it and the same records give the same outputs."""
         parts = {name: part.snapshot() for name, part in self._parts.items()}
         return msgspec.msgpack.encode(_State(VERSION, self._time, parts))
+
+    def digest(self) -> str:
+        """SHA-256 of the whole state: the same for every fold that had the same records."""
+        return state_digest(self.snapshot())
+
+    @property
+    def time(self) -> int:
+        """The newest time folded, ns since epoch UTC; 0 before any."""
+        return self._time
 
     def restore(self, state: bytes) -> None:
         """Take up a state.

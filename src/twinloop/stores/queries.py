@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from twinloop.errors import LogError, QueryError
 from twinloop.stores.latest import Latest
-from twinloop.stores.rows import Entry, by_time, first_stored, tables
+from twinloop.stores.rows import SAMPLE_SCHEMA, Entry, by_time, first_stored, tables
 from twinloop.stores.segments import (
     Listing,
     Segment,
@@ -129,6 +129,14 @@ class LocalQueries:
             QueryError: the tag is not known.
         """
         return self._named(self._picked("fills", tag, start, end, _RANGE_COLUMNS))
+
+    def stored(self, tag: str, start: int | None, end: int | None) -> pa.Table:
+        """A tag's samples in [start, end) as they are kept, by `SAMPLE_SCHEMA`, ascending time.
+
+        Raises:
+            QueryError: the tag is not known.
+        """
+        return self._picked("samples", tag, start, end, SAMPLE_SCHEMA.names)
 
     def window(
         self,
