@@ -72,7 +72,7 @@ class LogError(TwinloopError):
     """A log cannot append or read: disk full, no permission, in use by another process."""
 
 
-class LogGap(LogError):
+class LogGap(LogError):  # noqa: N818 - a place to read on from, not a failure
     """The entries a reader asks for are gone for good: trimmed, dropped to make room, or damaged.
 
     Args:

@@ -90,7 +90,7 @@ def in_words(error: Exception) -> str:
             "everything acknowledged is safe, and what was not is sent again by sources that can"
         )
     if (code is not None and code & 0xFF == sqlite3.SQLITE_READONLY) or number == errno.EROFS:
-        return f"the disk is read-only ({error}). Make it writable, then start again: nothing is lost by waiting"
+        return f"the disk is read-only ({error}). Make it writable and start again: nothing is lost"
     return str(error)
 
 
@@ -276,7 +276,7 @@ def _read_file(
             _reported.add(path)
             upto = "its end" if following is None else f"{first_offset(following) - 1}"
             _log.error(
-                "the log file %s is damaged (%s): its entries from offset %d to %s are gone; going on after them",
+                "the log file %s is damaged (%s): entries from offset %d to %s are gone; going on",
                 path,
                 error,
                 reached + 1,

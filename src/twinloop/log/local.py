@@ -80,7 +80,7 @@ class LocalLog:
         LogError: the directory cannot be used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each a key of the plant file
         self,
         directory: Path,
         *,
@@ -304,9 +304,13 @@ class LocalLog:
                 await self._drop()
                 continue
             async with self._changed:
-                if not self._closing and self._files[0].last > self._released:
+                if self._is_held():
                     await self._changed.wait()
             await self._trim()
+
+    def _is_held(self) -> bool:
+        """Whether a reader keeps the oldest file; not, once the log is closing."""
+        return not self._closing and self._files[0].last > self._released
 
     def read(self, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
         """Durable entries after an offset; see `Log.read`."""

@@ -113,7 +113,7 @@ def _make_sound(paths: list[Path], begin: int, *, durable: bool) -> None:
 
 
 def _report(damaged: Path, found: Survey, aside: Path, begin: int) -> None:
-    used = f"its entries up to offset {found.last} are used" if found.last >= 0 else "none of its entries is sound"
+    used = f"entries up to offset {found.last} are used" if found.last >= 0 else "no entry is sound"
     _log.error(
         "the newest log file %s is damaged (%s): %s, what followed is lost. The damaged file is kept as %s; "
         "new entries begin at offset %d",

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from twinloop.log.files import SUFFIX, Row, checksum, is_damage, open_file, rows_of, sound_rows, sync_directory
+from twinloop.log.files import (
+    SUFFIX,
+    Row,
+    checksum,
+    is_damage,
+    open_file,
+    rows_of,
+    sound_rows,
+    sync_directory,
+)
 
 __all__ = ["Survey", "finish_salvage", "salvage", "survey"]
 
@@ -112,9 +121,7 @@ def finish_salvage(directory: Path) -> None:
 
 def _insert(db: sqlite3.Connection, rows: list[Row]) -> None:
     db.execute("BEGIN")
-    db.executemany(
-        "INSERT INTO entries VALUES (?, ?, ?, ?)", [(*row, checksum(*row)) for row in rows]
-    )
+    db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", [(*row, checksum(*row)) for row in rows])
     db.execute("COMMIT")
 
 
