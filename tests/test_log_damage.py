@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +151,53 @@ async def test_a_power_cut_in_the_middle_of_a_salvage_changes_nothing(
         assert [offset for offset in found if offset in given] == list(range(len(found) - 1))
         assert len(found) > int(path.stem)
         await log.close()
+
+
+APPENDER = """
+import asyncio, pathlib, sys
+from twinloop.log.local import LocalLog
+
+async def main():
+    log = LocalLog(pathlib.Path(sys.argv[1]), file_bytes=1 << 16)
+    print("open", log.stats().last_offset, flush=True)
+    while True:
+        taken = [log.append(b"x" * 997, 1) for _ in range(7)]
+        print((await asyncio.gather(*taken))[-1], flush=True)
+
+asyncio.run(main())
+"""
+
+
+def append_and_be_killed(directory: Path, last: int, commits: int) -> tuple[int, int]:
+    """The newest offset at the start, and the newest acknowledged when the process was killed."""
+    command = [sys.executable, "-c", APPENDER, str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        opened = int(process.stdout.readline().split()[1])
+        for _ in range(commits):
+            last = int(process.stdout.readline())
+        process.kill()
+        for line in process.stdout:
+            last = int(line) if line.endswith("\n") else last
+    return opened, last
+
+
+async def test_a_killed_process_loses_nothing_acknowledged_and_leaves_neither_gap_nor_damage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance = random.Random(3)  # noqa: S311 - damage, not secrets
+    last = before = -1
+    for _ in range(12):
+        opened, last = append_and_be_killed(tmp_path, last, chance.randrange(1, 60))
+        assert opened >= before
+        before = last
+    log = LocalLog(tmp_path)
+    assert await log.append(b"next", 1) > last
+    found, gaps = read_all(log)
+    assert list(found) == list(range(len(found)))
+    assert not gaps
+    assert not caplog.text
+    await log.close()
 
 
 async def test_a_damaged_older_file_costs_its_own_entries_and_says_which(

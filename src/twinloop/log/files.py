@@ -27,6 +27,7 @@ __all__ = [
     "offset_path",
     "open_file",
     "read_entries",
+    "remove_file",
     "rows_of",
     "size_of",
     "sound_rows",
@@ -145,7 +146,7 @@ def open_file(path: Path, *, durable: bool) -> sqlite3.Connection:
 def _create(path: Path) -> None:
     """Make an empty file whole, then give it its name: a file without a table is a damaged one."""
     aside = path.with_suffix(_NEW)
-    aside.unlink(missing_ok=True)
+    remove_file(aside)
     with closing(sqlite3.connect(aside, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(_SCHEMA)
@@ -159,6 +160,12 @@ def newest_entry(db: sqlite3.Connection) -> tuple[int, int] | None:
         "SELECT offset, time FROM entries ORDER BY offset DESC LIMIT 1"
     ).fetchone()
     return found
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file and what SQLite keeps beside it, which must never meet another file of that name."""
+    for part in ("-wal", "-shm", ""):
+        path.with_name(path.name + part).unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

@@ -28,6 +28,7 @@ from twinloop.log.files import (
     offset_path,
     open_file,
     read_entries,
+    remove_file,
     size_of,
     sound_rows,
     sync_file,
@@ -254,7 +255,7 @@ class LocalLog:
                 break
             await self._remove_oldest()
             self._counts["trimmed"] += oldest.newest - first_offset(oldest.path) + 1
-        if self._is_full(files=2) and self._may_go():
+        if self._is_full(files=2) and self._may_go() and self._files[0].last > self._released:
             self._pressed.set()
         else:
             self._pressed.clear()
@@ -278,8 +279,7 @@ class LocalLog:
         if self._archive_ns:
             await self._on_thread(self._archive, oldest)
         self._files.popleft()
-        for part in ("-wal", "-shm", ""):
-            oldest.path.with_name(oldest.path.name + part).unlink(missing_ok=True)
+        remove_file(oldest.path)
 
     def _archive(self, file: Closed) -> None:
         forget_archive(self._directory, self._current_newest_ns - self._archive_ns)

@@ -18,6 +18,7 @@ from twinloop.log.files import (
     checksum,
     is_damage,
     open_file,
+    remove_file,
     rows_of,
     sound_rows,
     sync_directory,
@@ -26,7 +27,6 @@ from twinloop.log.files import (
 __all__ = ["Survey", "finish_salvage", "salvage", "survey"]
 
 _ASIDE: Final = ".salvage"
-_PARTS: Final = ("", "-wal", "-shm")
 _AT_ONCE: Final = 1000
 
 
@@ -89,7 +89,7 @@ def salvage(path: Path) -> Path:
         LogError, sqlite3.Error: the same.
     """
     fresh = path.with_name(f"{path.stem}{_ASIDE}")
-    _remove(fresh)
+    remove_file(fresh)
     with closing(open_file(fresh, durable=True)) as db:
         portion: list[Row] = []
         for row in sound_rows(path):
@@ -102,7 +102,7 @@ def salvage(path: Path) -> Path:
     for part in ("-wal", ""):
         with suppress(FileNotFoundError):
             path.with_name(path.name + part).rename(aside.with_name(aside.name + part))
-    _remove(path)
+    remove_file(path)
     fresh.rename(path)
     sync_directory(path.parent)
     return aside
@@ -113,7 +113,7 @@ def finish_salvage(directory: Path) -> None:
     for fresh in directory.glob(f"*{_ASIDE}"):
         path = fresh.with_name(fresh.stem + SUFFIX)
         if path.exists():
-            _remove(fresh)
+            remove_file(fresh)
         else:
             fresh.rename(path)
             sync_directory(directory)
@@ -131,8 +131,3 @@ def _free_name(path: Path) -> Path:
         number += 1
         name = path.with_name(f"{path.name}.damaged{number}")
     return name
-
-
-def _remove(path: Path) -> None:
-    for part in _PARTS:
-        path.with_name(path.name + part).unlink(missing_ok=True)
