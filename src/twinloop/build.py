@@ -25,8 +25,8 @@ from twinloop.config.models import (
 )
 from twinloop.errors import ConfigError, StartError
 from twinloop.log.dictionary import Dictionary
-from twinloop.log.files import read_entries
-from twinloop.log.local import LocalLog
+from twinloop.log.files import newest_of, read_entries
+from twinloop.log.local import LocalLog, Overflow
 from twinloop.log.log import Log
 from twinloop.log.memory import MemoryLog
 from twinloop.loop.checkpoint import Checkpoints
@@ -34,7 +34,7 @@ from twinloop.loop.fold import Fold
 from twinloop.loop.metrics import Metrics
 from twinloop.loop.supervise import Append, Supervisor
 from twinloop.loop.sync import Loop, Parts
-from twinloop.records import Tick
+from twinloop.records import Tick, decode_outputs
 from twinloop.sources.clock import Clock
 from twinloop.sources.files import REPLAY, FileOptions, FileSource
 from twinloop.sources.mqtt.client import MqttOptions, MqttSource, parse_url, tls_context
@@ -235,10 +235,13 @@ def _stores(place: Workplace) -> tuple[LocalStore, Log, Log]:
     seal_s = _MEMORY_SEAL_S if isinstance(config, MemoryLogConfig) else SEAL_AFTER_S
     store = LocalStore(directory / "store", names, redeliverable_from=first_output, seal_after_s=seal_s)
     if isinstance(config, MemoryLogConfig):
-        size = config.max_size
-        return store, MemoryLog(max_bytes=size), MemoryLog(max_bytes=size, first=store.covered + 1)
-    # Offsets are never given out twice, also where somebody has removed a log.
+        size, drop = config.max_size, Overflow(config.overflow) is Overflow.DROP_OLDEST
+        log_in_memory = MemoryLog(max_bytes=size, drop_oldest=drop)
+        return store, log_in_memory, MemoryLog(max_bytes=size, first=store.covered + 1, drop_oldest=drop)
+    # Offsets are never given out twice, also where somebody has removed a log or its end was damaged.
     known = [checkpoint.offset for checkpoint in Checkpoints(directory / "checkpoints").load()]
+    if (newest := newest_of(directory / "outputs")) is not None:
+        known.append(decode_outputs(newest[1]).covers)
     log = _local_log(directory / "log", config, first=max(known, default=-1) + 1)
     # Outputs can be folded again, so their commits need not wait for the disk.
     outputs = _local_log(directory / "outputs", config, first=store.covered + 1, durable=False)
@@ -253,6 +256,10 @@ def _local_log(directory: Path, config: LocalLogConfig, *, first: int, durable: 
         file_bytes=_LOG_FILE_BYTES,
         durable=durable,
         first=first,
+        overflow=Overflow(config.overflow),
+        # Outputs are history already, and their commits wait for no disk.
+        archive_ns=(config.archive or 0) if durable else 0,
+        commit_interval_s=config.commit_interval / SECOND_NS if durable else 0.0,
     )
 
 

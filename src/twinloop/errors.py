@@ -7,6 +7,7 @@
     ├── PayloadError      put the bytes in the dead letters and go on
     ├── StoreBusy         wait, then deliver the same outputs again
     ├── LogError          the log cannot take or give a record: stop taking data, say why
+    │   └── LogGap        entries are gone for good: say so and read on after them
     ├── EstimationError   reset that belief, report DIVERGED
     └── QueryError        tell the asking user; nothing else is affected
 
@@ -20,6 +21,7 @@ __all__ = [
     "EstimationError",
     "LinkError",
     "LogError",
+    "LogGap",
     "PayloadError",
     "QueryError",
     "StartError",
@@ -68,6 +70,20 @@ class StoreBusy(TwinloopError):  # noqa: N818 - a request to wait, not a failure
 
 class LogError(TwinloopError):
     """A log cannot append or read: disk full, no permission, in use by another process."""
+
+
+class LogGap(LogError):  # noqa: N818 - a place to read on from, not a failure
+    """The entries a reader asks for are gone for good: trimmed, dropped to make room, or damaged.
+
+    Args:
+        log: which log.
+        first, last: the offsets that are gone; what is left begins after `last`.
+    """
+
+    def __init__(self, log: str, first: int, last: int) -> None:
+        super().__init__(f"offsets {first} to {last} of the log {log} are gone (trimmed, dropped or damaged)")
+        self.first = first
+        self.last = last
 
 
 class EstimationError(TwinloopError):

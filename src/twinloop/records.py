@@ -24,6 +24,7 @@ __all__ = [
     "Health",
     "Link",
     "LinkState",
+    "Loss",
     "Outputs",
     "Prediction",
     "Record",
@@ -85,6 +86,8 @@ class EventKind(StrEnum):
     """A quarantined address can be read again."""
     OVERRUN = "OVERRUN"
     """A cycle took longer than its period; the next tick carries the number missed."""
+    LOST = "LOST"
+    """Entries of a log are gone for good before their reader had them; `why` says which."""
 
 
 @unique
@@ -196,7 +199,24 @@ class Alive(msgspec.Struct, frozen=True, tag="alive"):
     series: list[_Index]
 
 
-Record = Samples | DeadLetters | Tick | Link | Alive
+class Loss(msgspec.Struct, frozen=True, tag="loss"):
+    """Entries of a log were dropped to make room, or were damaged, before their reader had them.
+
+    Attributes:
+        time: when that was found, ns since epoch UTC.
+        log: `received`, whose reader is the fold, or `outputs`, whose reader is the store.
+        first, last: the offsets that are gone.
+        entries: how many there were, at most; 0 where nobody knows.
+    """
+
+    time: int
+    log: str
+    first: int
+    last: int
+    entries: int = 0
+
+
+Record = Samples | DeadLetters | Tick | Link | Alive | Loss
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ Durations are kept in ns, sizes in bytes, paths are resolved against the plant f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -308,6 +308,16 @@ class LocalLogConfig(Section):
     )
     keep: Duration = Field(24 * 60 * MINUTE_NS, gt=0, description="oldest records are trimmed after this")
     max_size: Size = Field(10 * 10**9, gt=0, description="oldest records are trimmed beyond this")
+    overflow: Annotated[Literal["block", "drop_oldest"], ONE_OF] = Field(
+        "block",
+        description="when full of what is still needed: `block`, or `drop_oldest` with an event",
+    )
+    archive: OptionalDuration = Field(
+        None, description="keep trimmed records, compressed, for so long; default `off`"
+    )
+    commit_interval: Duration = Field(
+        0, le=SECOND_NS, description="wait so long for company before a commit; 0: as soon as the disk can"
+    )
 
 
 class MemoryLogConfig(LocalLogConfig):
@@ -315,6 +325,13 @@ class MemoryLogConfig(LocalLogConfig):
 
     type: Literal["memory"] = Field("memory", description="`memory`")  # type: ignore[assignment]
     max_size: Size = Field(256 * 10**6, gt=0, description="oldest records are trimmed beyond this")
+
+    @model_validator(mode="after")
+    def _memory_keeps_nothing(self) -> Self:
+        for key in ("archive", "commit_interval"):
+            if getattr(self, key):
+                raise ValueError(f"{key} needs a log on disk (type: local)")
+        return self
 
 
 class WebConfig(Section):

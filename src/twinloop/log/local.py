@@ -7,34 +7,53 @@ commit without a waiting time, so a lone entry is durable after one commit and a
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from enum import StrEnum, unique
 from pathlib import Path
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
-from twinloop.errors import LogError
+from twinloop.errors import LogError, LogGap
+from twinloop.log.archive import archive_rows, forget_archive
 from twinloop.log.files import (
-    SUFFIX,
+    checksum,
     first_offset,
-    log_files,
-    newest_entry,
+    in_words,
+    newest_of,
+    offset_path,
     open_file,
     read_entries,
+    remove_file,
     size_of,
+    sound_rows,
     sync_file,
 )
 from twinloop.log.log import LogStats
+from twinloop.log.opening import Closed, open_log
 
-__all__ = ["LocalLog"]
+__all__ = ["LocalLog", "Overflow"]
+
+_log = logging.getLogger("twinloop.log")
 
 _TAIL_BYTES: Final = 32 << 20
 _GROUP: Final = 2000
 _T = TypeVar("_T")
 _Arguments = TypeVarTuple("_Arguments")
+
+
+@unique
+class Overflow(StrEnum):
+    """What happens when a full log's oldest entries are still needed."""
+
+    BLOCK = "block"
+    """Appends wait, and so do the sources."""
+    DROP_OLDEST = "drop_oldest"
+    """The oldest file goes; its readers learn of the gap."""
 
 
 @dataclass(slots=True)
@@ -44,33 +63,25 @@ class _Pending:
     done: asyncio.Future[int]
 
 
-@dataclass(slots=True)
-class _Closed:
-    """A full file: nothing is appended to it any more."""
-
-    path: Path
-    last: int
-    newest_ns: int
-    size: int
-
-
 class LocalLog:
     """A log in a directory of its own; made on the event loop that will use it.
 
     Args:
         directory: made where it is missing; one process appends, any number read.
-        max_bytes: bound on the bytes held; when it is reached and the slowest reader still needs the
-            oldest file, appends wait.
+        max_bytes: bound on the bytes held.
+        overflow: what happens when it is reached and the slowest reader still needs the oldest file.
+        archive_ns: keep what leaves the log, compressed, until its newest entry is older than this; 0 not.
+        commit_interval_s: wait so long for company before a commit; 0 commits as soon as the disk can.
         max_age_ns: files whose newest entry is older go, once every reader has them.
         file_bytes: size at which the next file begins.
         durable: commits survive a power cut; without, a killed process (what can be folded again).
-        first: the offset of the first entry, where the directory holds no log yet.
+        first: no offset below this is given out.
 
     Raises:
         LogError: the directory cannot be used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each a key of the plant file
         self,
         directory: Path,
         *,
@@ -79,53 +90,41 @@ class LocalLog:
         file_bytes: int = 64 << 20,
         durable: bool = True,
         first: int = 0,
+        overflow: Overflow = Overflow.BLOCK,
+        archive_ns: int = 0,
+        commit_interval_s: float = 0.0,
     ) -> None:
         self._directory = directory
-        self._begin = first
         self._max_bytes = max_bytes
         self._max_age_ns = max_age_ns
         self._file_bytes = min(file_bytes, max(max_bytes // 4, 1 << 16))
         self._durable = durable
+        self._overflow = overflow
+        self._archive_ns = archive_ns
+        self._commit_interval_s = commit_interval_s
         self._pending: deque[_Pending] = deque()
         self._tail: dict[int, bytes] = {}
         self._tail_bytes = 0
         self._released = -1
-        self._counts = {"appended": 0, "trimmed": 0, "commits": 0}
+        self._counts = {"appended": 0, "trimmed": 0, "commits": 0, "dropped": 0}
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._pressed = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"log-{directory.name}")
         self._failure: Exception | None = None
         self._closing = False
-        self._open_files()
+        self._open_files(first)
         self._writer = asyncio.create_task(self._write(), name=f"log-{directory.name}")
 
-    def _open_files(self) -> None:
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LogError(f"the log directory {self._directory} cannot be made: {error}") from error
-        paths = log_files(self._directory)
-        if not paths:
-            paths = [self._path(self._begin)]
-        self._files: deque[_Closed] = deque()
-        for path, following in pairwise(paths):
-            self._files.append(self._survey(path, first_offset(following) - 1))
-        self._current = paths[-1]
-        self._db = open_file(self._current, durable=self._durable)
-        newest = newest_entry(self._db)
-        self._durable_last, self._current_newest_ns = newest or (first_offset(self._current) - 1, 0)
+    def _open_files(self, first: int) -> None:
+        opened = open_log(self._directory, first, durable=self._durable)
+        self._files = deque(opened.closed)
+        self._current, self._db = opened.current, opened.db
+        self._durable_last, self._current_newest_ns = opened.last, opened.newest_ns
         self._synced_last = self._durable_last
         self._next = self._durable_last + 1
         self._current_size = size_of(self._current)
-
-    def _survey(self, path: Path, last: int) -> _Closed:
-        db = open_file(path, durable=self._durable)
-        newest = newest_entry(db)
-        db.close()
-        return _Closed(path, last, newest[1] if newest else 0, size_of(path))
-
-    def _path(self, offset: int) -> Path:
-        return self._directory / f"{offset:020d}{SUFFIX}"
 
     @property
     def directory(self) -> Path:
@@ -147,15 +146,17 @@ class LocalLog:
         group: list[_Pending] = []
         try:
             while await self._something():
+                await self._gather()
                 await self._make_room()
                 group = self._next_group()
                 await self._on_thread(self._commit, self._next, group)
                 await self._publish(group)
                 if self._current_size >= self._file_bytes:
                     await self._begin_file()
-                self._trim()
+                await self._trim()
         except (sqlite3.Error, OSError, LogError) as error:
-            await self._fail(group, LogError(f"the log {self._directory} cannot be written: {error}"))
+            failure = LogError(f"the log {self._directory} cannot be written: {in_words(error)}")
+            await self._fail(group, failure)
         except Exception as bug:  # noqa: BLE001 - raised again by everyone who waits
             await self._fail(group, bug)
 
@@ -165,6 +166,12 @@ class LocalLog:
             self._wake.clear()
             await self._wake.wait()
         return bool(self._pending)
+
+    async def _gather(self) -> None:
+        """Wait for company, where that was asked for; not once a commit is full or the log is closing."""
+        if self._commit_interval_s and len(self._pending) < _GROUP:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self._commit_interval_s)
 
     async def _on_thread(self, work: Callable[[Unpack[_Arguments]], _T], *arguments: *_Arguments) -> _T:
         """Do on the log's own thread what may wait for the disk."""
@@ -180,10 +187,13 @@ class LocalLog:
         return group
 
     def _commit(self, first: int, group: list[_Pending]) -> None:
-        rows = [(first + i, pending.time_ns, pending.data) for i, pending in enumerate(group)]
+        rows = [
+            (offset, pending.time_ns, pending.data, checksum(offset, pending.time_ns, pending.data))
+            for offset, pending in enumerate(group, first)
+        ]
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._db.executemany("INSERT INTO entries VALUES (?, ?, ?)", rows)
+            self._db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows)
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
@@ -221,10 +231,11 @@ class LocalLog:
             self._tail_bytes -= len(self._tail.pop(next(iter(self._tail))))
 
     async def _begin_file(self) -> None:
-        following = self._path(self._next)
+        following = offset_path(self._directory, self._next)
         self._db = await self._on_thread(self._change_file, following)
         size = size_of(self._current)
-        self._files.append(_Closed(self._current, self._next - 1, self._current_newest_ns, size))
+        last = self._next - 1
+        self._files.append(Closed(self._current, last, last, self._current_newest_ns, size))
         self._current = following
         self._current_size = 0
 
@@ -235,34 +246,71 @@ class LocalLog:
         self._db.close()
         return open_file(following, durable=self._durable)
 
-    def _trim(self) -> None:
+    async def _trim(self) -> None:
+        """Remove the files that every reader has and that are too old or too much."""
         while self._may_go():
             oldest = self._files[0]
             too_old = oldest.newest_ns < self._current_newest_ns - self._max_age_ns
             if oldest.last > self._released or not (too_old or self._is_full()):
-                return
-            self._files.popleft()
-            self._counts["trimmed"] += oldest.last - first_offset(oldest.path) + 1
-            for part in ("-wal", "-shm", ""):
-                oldest.path.with_name(oldest.path.name + part).unlink(missing_ok=True)
+                break
+            await self._remove_oldest()
+            self._counts["trimmed"] += oldest.newest - first_offset(oldest.path) + 1
+        if self._is_full(files=2) and self._may_go() and self._files[0].last > self._released:
+            self._pressed.set()
+        else:
+            self._pressed.clear()
+
+    async def _drop(self) -> None:
+        """Remove the oldest file although a reader still needs it, and count what it had not let go of."""
+        oldest = self._files[0]
+        await self._remove_oldest()
+        first = max(first_offset(oldest.path), self._released + 1)
+        self._counts["trimmed"] += first - first_offset(oldest.path)
+        self._counts["dropped"] += max(0, oldest.newest - first + 1)
+        _log.warning(
+            "the log %s is full: entries %d to %d were dropped before all readers had them",
+            self._directory,
+            first,
+            oldest.newest,
+        )
+
+    async def _remove_oldest(self) -> None:
+        oldest = self._files[0]
+        if self._archive_ns:
+            await self._on_thread(self._archive, oldest)
+        self._files.popleft()
+        remove_file(oldest.path)
+
+    def _archive(self, file: Closed) -> None:
+        forget_archive(self._directory, self._current_newest_ns - self._archive_ns)
+        archive_rows(self._directory, first_offset(file.path), file.newest_ns, sound_rows(file.path))
 
     def _may_go(self) -> bool:
         """Whether there is a file to remove: never the one with the newest entry."""
         return len(self._files) > (self._next == first_offset(self._current))
 
-    def _is_full(self) -> bool:
-        return self._size() + self._file_bytes > self._max_bytes
+    def _is_full(self, files: int = 1) -> bool:
+        """Whether so many more files would be too much."""
+        return self._size() + files * self._file_bytes > self._max_bytes
 
     def _size(self) -> int:
         return sum(file.size for file in self._files) + self._current_size
 
     async def _make_room(self) -> None:
-        """Wait while the log is full and the slowest reader still needs its oldest file."""
-        self._trim()
-        async with self._changed:
-            while self._is_full() and self._may_go() and not self._closing:
-                await self._changed.wait()
-                self._trim()
+        """While the log is full and a reader still needs its oldest file: wait, or drop it."""
+        await self._trim()
+        while self._is_full() and self._may_go() and not self._closing:
+            if self._overflow is Overflow.DROP_OLDEST:
+                await self._drop()
+                continue
+            async with self._changed:
+                if self._is_held():
+                    await self._changed.wait()
+            await self._trim()
+
+    def _is_held(self) -> bool:
+        """Whether a reader keeps the oldest file; not, once the log is closing."""
+        return not self._closing and self._files[0].last > self._released
 
     def read(self, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
         """Durable entries after an offset; see `Log.read`."""
@@ -270,12 +318,28 @@ class LocalLog:
         if first > last:
             return []
         if first < self._first():
-            raise LogError(
-                f"offset {first} of the log {self._directory} was trimmed; it begins at {self._first()}"
-            )
+            raise LogGap(str(self._directory), first, self._first() - 1)
         if first in self._tail:
             return [(offset, self._tail[offset]) for offset in range(first, last + 1)]
-        return list(read_entries(self._directory, after, last - after))
+        entries: list[tuple[int, bytes]] = []
+        for offset, data in read_entries(self._directory, after, last - after):
+            if offset != first + len(entries):
+                if not entries:
+                    raise LogGap(str(self._directory), first, min(offset - 1, self._durable_last))
+                break
+            entries.append((offset, data))
+        if not entries:
+            raise LogGap(str(self._directory), first, self._durable_last)
+        return entries
+
+    def newest(self) -> bytes | None:
+        """See `Log.newest`."""
+        found = newest_of(self._directory)
+        return found[1] if found else None
+
+    async def pressed(self) -> None:
+        """See `Log.pressed`."""
+        await self._pressed.wait()
 
     def _first(self) -> int:
         return first_offset(self._files[0].path if self._files else self._current)
@@ -321,6 +385,7 @@ class LocalLog:
         """Commit what was taken and close the files; see `Log.close`."""
         self._closing = True
         self._wake.set()
+        self._stop.set()
         await self._notify()
         await self._writer
         self._thread.shutdown(wait=True)

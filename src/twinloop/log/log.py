@@ -22,6 +22,7 @@ class LogStats:
         size_bytes: bytes held.
         appended, trimmed: entries since this process opened the log.
         commits: durable commits since then.
+        dropped: entries removed to make room before every reader had let go of them, since then.
     """
 
     first_offset: int
@@ -30,6 +31,7 @@ class LogStats:
     appended: int
     trimmed: int
     commits: int
+    dropped: int = 0
 
 
 class Log(Protocol):
@@ -44,10 +46,11 @@ class Log(Protocol):
         ...
 
     def read(self, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
-        """Durable entries after an offset, ascending, at most `limit`; empty when there are none.
+        """Durable entries after an offset, without a gap, at most `limit`; empty when there are none.
 
         Raises:
-            LogError: entries after `after` were trimmed away, or cannot be read.
+            LogGap: the next entries are gone for good; read on after the gap's `last`.
+            LogError: they cannot be read.
         """
         ...
 
@@ -57,6 +60,14 @@ class Log(Protocol):
 
     def release(self, upto: int) -> None:
         """Entries up to and including the offset are no longer needed by the slowest reader."""
+        ...
+
+    async def pressed(self) -> None:
+        """Return when the log is so full that readers should let go of what they can."""
+        ...
+
+    def newest(self) -> bytes | None:
+        """The newest entry there is; None for an empty log."""
         ...
 
     async def sync(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from twinloop.errors import LogError, StoreBusy
+from twinloop.errors import LogError, LogGap, StoreBusy
 from twinloop.log.log import Log
 from twinloop.records import decode_outputs
 from twinloop.stores.store import Store
@@ -27,11 +27,13 @@ class StoreReader:
     Args:
         outputs: the output log; what the store has for good is released there.
         store: its blocking methods run on one thread, so one call is over before the next begins.
+        lost: told of outputs that are gone before the store had them.
     """
 
-    def __init__(self, outputs: Log, store: Store) -> None:
+    def __init__(self, outputs: Log, store: Store, lost: Callable[[LogGap], None] = lambda _: None) -> None:
         self._outputs = outputs
         self._store = store
+        self._lost = lost
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._taken = -1
         self._refused_at: int | None = None
@@ -48,10 +50,7 @@ class StoreReader:
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        first = self._outputs.stats().first_offset
-        if self._store.covered < first - 1:
-            _log.warning("outputs %d to %d are gone and not in the store", self._store.covered + 1, first - 1)
-        self._taken = max(self._store.covered, first - 1)
+        self._taken = self._store.covered
         while True:
             await self._outputs.wait(self._taken)
             try:
@@ -59,6 +58,10 @@ class StoreReader:
             except StoreBusy as busy:
                 self._refuse(busy)
                 await asyncio.sleep(busy.retry_after_s)
+                continue
+            except LogGap as gap:
+                self._lost(gap)
+                self._taken = gap.last
                 continue
             if not full:
                 await asyncio.sleep(_PAUSE_S)

@@ -21,6 +21,7 @@ from twinloop.records import (
     EventKind,
     Link,
     LinkState,
+    Loss,
     Outputs,
     Record,
     Samples,
@@ -98,6 +99,8 @@ class Fold:
             return self._outputs(offset, newest, dead=record.letters)
         if isinstance(record, Link):
             return self._link(offset, record)
+        if isinstance(record, Loss):
+            return self._loss(offset, record)
         return self._alive(offset, record)
 
     def _samples(self, offset: int, record: Samples) -> Outputs:
@@ -147,6 +150,13 @@ class Fold:
         kind = _LINK_EVENTS[link.state]
         event = Event(link.time, subject, kind, after=link.state.value, why=link.why)
         return self._outputs(offset, link.time, events=[event])
+
+    def _loss(self, offset: int, loss: Loss) -> Outputs:
+        count = f"{loss.entries} entries" if loss.entries else "an unknown number of entries"
+        reader = "were not folded" if loss.log == "received" else "are missing in the store"
+        why = f"{count} {reader}: offsets {loss.first} to {loss.last} were dropped to make room or damaged"
+        event = Event(loss.time, f"log {loss.log}", EventKind.LOST, why=why)
+        return self._outputs(offset, loss.time, events=[event])
 
     def _alive(self, offset: int, alive: Alive) -> Outputs:
         tags = self._route.tags_of(np.array(alive.series, np.int32))

@@ -116,6 +116,9 @@ class Metrics:
         )
         self._log_bytes = Gauge("twinloop_log_bytes", "Bytes held by a log", ["log"], registry=made)
         self._log_last = Gauge("twinloop_log_last_offset", "Newest offset of a log", ["log"], registry=made)
+        self._log_dropped = Gauge(
+            "twinloop_log_dropped_entries", "Entries dropped unread to make room", ["log"], registry=made
+        )
         self._store_lag = Gauge(
             "twinloop_store_lag_entries", "Outputs the store does not have yet", registry=made
         )
@@ -153,10 +156,11 @@ class Metrics:
         self._age.labels(name).set(age_s)
         self._attempts.labels(name).set(attempts)
 
-    def log(self, name: str, *, size_bytes: int, last_offset: int) -> None:
+    def log(self, name: str, *, size_bytes: int, last_offset: int, dropped: int = 0) -> None:
         """Set a log's figures."""
         self._log_bytes.labels(name).set(size_bytes)
         self._log_last.labels(name).set(last_offset)
+        self._log_dropped.labels(name).set(dropped)
 
     def store(self, lag_entries: int) -> None:
         """Set how many outputs the store does not have yet."""

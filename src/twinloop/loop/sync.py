@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from twinloop.errors import LogError
+from twinloop.errors import LogError, LogGap
 from twinloop.log.log import Log
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.deliver import StoreReader
@@ -20,6 +20,7 @@ from twinloop.loop.fold import Fold
 from twinloop.loop.metrics import Cycle, Metrics
 from twinloop.loop.supervise import Append, LinkPhase, Supervisor
 from twinloop.records import (
+    Loss,
     Outputs,
     Record,
     Tick,
@@ -36,9 +37,11 @@ __all__ = ["Loop", "Parts"]
 _log = logging.getLogger("twinloop.loop")
 
 CHECKPOINT_EVERY_S: Final = 60.0
+CHECKPOINT_AT_MOST_EVERY_S: Final = 1.0
 HEAR_OUT_S: Final = 3.0
 STOP_WITHIN_S: Final = 8.0
 _FOLD_AT_ONCE: Final = 64
+_COUNTABLE: Final = 1 << 26  # a larger gap was left on purpose, behind a damaged file
 _LOOK_S: Final = 0.05
 
 
@@ -98,10 +101,11 @@ class Loop:
     def __init__(self, parts: Parts, supervisors: Callable[[Append], Sequence[Supervisor]]) -> None:
         self._parts = parts
         self.fold = parts.new_fold()
-        self._store = StoreReader(parts.outputs, parts.store)
+        self._store = StoreReader(parts.outputs, parts.store, self._lost_outputs)
         self._progress = _Progress()
         self._listeners: list[Callable[[Outputs], None]] = []
         self._output: asyncio.Future[int] | None = None
+        self._told: asyncio.Future[int] | None = None
         self._samples_in_cycle = 0
         self._outputs_cover = -1
         self._checkpointing = asyncio.Lock()
@@ -164,15 +168,11 @@ class Loop:
         parts = self._parts
         self._restore()
         first = parts.log.stats().first_offset
-        if self._progress.folded < first - 1:
-            _log.warning(
-                "the log begins at offset %d, after the newest checkpoint: what lies between is not folded",
-                first,
-            )
+        if self._progress.folded < 0 < first:
+            _log.warning("without a checkpoint, folding begins at the log's oldest entry, offset %d", first)
             self._progress.folded = first - 1
-        outputs = parts.outputs.stats()
-        if outputs.last_offset >= outputs.first_offset:
-            _, newest = parts.outputs.read(outputs.last_offset - 1, 1)[0]
+        newest = parts.outputs.newest()
+        if newest is not None:
             self._outputs_cover = decode_outputs(newest).covers
 
     def _restore(self) -> None:
@@ -196,7 +196,12 @@ class Loop:
         log = self._parts.log
         while True:
             await log.wait(self._progress.folded)
-            for offset, data in log.read(self._progress.folded, _FOLD_AT_ONCE):
+            try:
+                entries = log.read(self._progress.folded, _FOLD_AT_ONCE)
+            except LogGap as gap:
+                self._skip(gap)
+                continue
+            for offset, data in entries:
                 self._step(offset, decode_record(data))
             if self._progress.folded == log.stats().last_offset:
                 self._progress.caught_up_s = time.monotonic()
@@ -205,6 +210,23 @@ class Loop:
             # A full output log holds the fold back; else its entries would gather in memory.
             await self._written()
             await asyncio.sleep(0)
+
+    def _skip(self, gap: LogGap) -> None:
+        """Fold on after records that are gone; those whose outputs are written were told of before."""
+        if gap.last > self._outputs_cover:
+            self._tell("received", gap)
+        self._progress.reach(gap.last)
+
+    def _lost_outputs(self, gap: LogGap) -> None:
+        self._tell("outputs", gap)
+
+    def _tell(self, log: str, gap: LogGap) -> None:
+        """A loss is a record: the fold makes the event, and a replay makes it again."""
+        count = gap.last - gap.first + 1
+        now = time.time_ns()
+        loss = Loss(now, log, gap.first, gap.last, count if count < _COUNTABLE else 0)
+        _log.error("%s; going on after them", gap)
+        self._told = asyncio.ensure_future(self.append(loss, now))
 
     async def _written(self) -> None:
         """Return when the newest outputs are in their log; a waiter that is cancelled leaves them alone."""
@@ -255,13 +277,18 @@ class Loop:
             )
         for name, log in (("received", self._parts.log), ("outputs", self._parts.outputs)):
             stats = log.stats()
-            metrics.log(name, size_bytes=stats.size_bytes, last_offset=stats.last_offset)
+            metrics.log(
+                name, size_bytes=stats.size_bytes, last_offset=stats.last_offset, dropped=stats.dropped
+            )
         metrics.store(self._store.lag)
 
     async def _checkpoint_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(CHECKPOINT_EVERY_S)
+            # A full log can let go only of what the oldest checkpoint kept covers.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._parts.log.pressed(), CHECKPOINT_EVERY_S)
             await self._checkpoint()
+            await asyncio.sleep(CHECKPOINT_AT_MOST_EVERY_S)
 
     async def _checkpoint(self) -> None:
         """Keep the state with the offset it covers, once the outputs up to there are safe."""
