@@ -17,6 +17,7 @@ demo: $(VENV)/.core
 
 test: $(VENV)/.dev
 	sh scripts/services.sh $(VENV)
+	$(BIN)/python -m compileall -q src tests
 	$(BIN)/python -m pytest -m "not long"
 
 test-long: $(VENV)/.dev
