@@ -112,17 +112,24 @@ class LinkState(StrEnum):
 
 
 class Samples(msgspec.Struct, frozen=True, tag="samples"):
-    """Received samples, as the column bytes of `Received.buffers()`."""
+    """Received samples, as the column bytes of `Received.buffers()`.
+
+    Attributes:
+        columns: the bytes.
+        live: whether they were heard as they came to be; not those of a history read, a file or a dead letter
+            fed again, whose times say nothing about the source's clock.
+    """
 
     columns: list[bytes]
+    live: bool = True
 
     def __post_init__(self) -> None:
         Received.check_buffers(self.columns)
 
     @classmethod
-    def pack(cls, received: Received) -> Samples:
+    def pack(cls, received: Received, *, live: bool = True) -> Samples:
         """The record of some received samples."""
-        return cls(received.buffers())
+        return cls(received.buffers(), live)
 
     def unpack(self) -> Received:
         """The received samples, over the record's own memory."""

@@ -105,6 +105,8 @@ class Reason(IntFlag):
     """The OPC UA server's queue overflowed: samples before this one were lost there."""
     INNOVATION = 1 << 14
     """The filter gated the sample out of the estimate; does not lower the status."""
+    CLOCK_BACK = 1 << 15
+    """The source's clock was set back: from this sample on the tag goes by the new one."""
 
 
 def severity(status: U32) -> npt.NDArray[np.uint8]:
