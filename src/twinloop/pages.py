@@ -7,7 +7,7 @@ that changed, so that its cost goes with what happened since the last one and no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -74,6 +74,7 @@ class Pages:
         self.clean()
 
 
+@runtime_checkable
 class Paged(Protocol):
     """A part of the fold whose state is a small part and some `Pages`."""
 
