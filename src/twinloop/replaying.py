@@ -259,6 +259,7 @@ def _begin(place: Workplace, checkpoints: Checkpoints, first: int, start_ns: int
         except LogError as error:
             _log.warning("the checkpoint at offset %d is not used: %s", checkpoint.offset, error)
             continue
+        fold.soil()  # what it keeps in a directory of its own stands alone
         return fold, checkpoint.offset
     if first > 0:
         _log.warning(
