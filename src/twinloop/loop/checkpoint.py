@@ -9,6 +9,7 @@ was made, and the log keeps the records from there on.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
 import zlib
@@ -292,7 +293,8 @@ class Checkpoints:
         return [path for path in paths if path.suffix in {BASE, INCREMENT, _VERSION_1}]
 
     def _warn(self, error: DamagedError) -> None:
-        if error.path not in self._reported:
+        # What went away since the directory was listed was merged by the run that owns it.
+        if error.path not in self._reported and os.path.lexists(error.path):
             self._reported.add(error.path)
             _log.warning("%s", error)
 

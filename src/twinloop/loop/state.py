@@ -55,7 +55,7 @@ class ChangedArray:
     name: str
     size: int
     numbers: U32
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
