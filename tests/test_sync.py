@@ -17,6 +17,7 @@ from twinloop.loop import sync
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.fold import Fold
 from twinloop.loop.metrics import Metrics
+from twinloop.loop.state import Change
 from twinloop.loop.supervise import Append, Supervisor
 from twinloop.loop.sync import Loop, Parts
 from twinloop.records import Outputs, Record
@@ -142,7 +143,8 @@ async def test_a_checkpoint_whose_state_no_longer_fits_is_passed_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await run(tmp_path, Heard(rows(50)))
-    Checkpoints(tmp_path / "checkpoints").save(1000, b"another version's state")
+    change = Change(whole=True, time_ns=0, small=b"another version's state", arrays=())
+    Checkpoints(tmp_path / "checkpoints").save(50, change)
     await run(tmp_path, Heard(rows(50, first=50)))
     assert stored(tmp_path) == VALUES[:100]
     assert "is not used" in caplog.text

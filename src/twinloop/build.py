@@ -173,7 +173,8 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
     config, table = place.config, place.table
     resolver = Resolver(table, _namers(config))
     _warm(table)
-    store, log, outputs = _stores(place)
+    checkpoints = Checkpoints(place.directory / "checkpoints", table.names)
+    store, log, outputs = _stores(place, checkpoints)
     period_ns = cycle_ns(config)
     tiers = _tiers(config, table)
     parts = Parts(
@@ -182,7 +183,7 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
         new_fold=lambda: _fold(place, resolver),
         store=store,
         metrics=metrics,
-        checkpoints=Checkpoints(place.directory / "checkpoints") if isinstance(log, LocalLog) else None,
+        checkpoints=checkpoints if isinstance(log, LocalLog) else None,
         clock=None if replay else Clock(period_ns, tiers),
     )
 
@@ -227,7 +228,7 @@ def _warm(table: TagTable) -> None:
     ValidateStage(table).tick(Tick(1, []), [])
 
 
-def _stores(place: Workplace) -> tuple[LocalStore, Log, Log]:
+def _stores(place: Workplace, checkpoints: Checkpoints) -> tuple[LocalStore, Log, Log]:
     directory, config = place.directory, place.config.log
     names = place.table.names
     first_output = min((offset for offset, _ in read_entries(directory / "outputs", -1, 1)), default=_NOTHING)
@@ -239,7 +240,7 @@ def _stores(place: Workplace) -> tuple[LocalStore, Log, Log]:
         log_in_memory = MemoryLog(max_bytes=size, drop_oldest=drop)
         return store, log_in_memory, MemoryLog(max_bytes=size, first=store.covered + 1, drop_oldest=drop)
     # Offsets are never given out twice, also where somebody has removed a log or its end was damaged.
-    known = [checkpoint.offset for checkpoint in Checkpoints(directory / "checkpoints").load()]
+    known = [checkpoints.newest_offset()]
     if (newest := newest_of(directory / "outputs")) is not None:
         known.append(decode_outputs(newest[1]).covers)
     log = _local_log(directory / "log", config, first=max(known, default=-1) + 1)

@@ -7,7 +7,7 @@ that changed, so that its cost goes with what happened since the last one and no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -46,13 +46,13 @@ class Pages:
         """Bytes of the array."""
         return self.array.nbytes
 
-    def changed(self) -> tuple[npt.NDArray[np.int64], bytes]:
+    def changed(self) -> tuple[npt.NDArray[np.int64], memoryview]:
         """The numbers of the pages marked, ascending, and their bytes end to end; a copy.
 
         The last page is filled up with zeros.
         """
         numbers = np.flatnonzero(self.dirty)
-        return numbers, self._bytes.reshape(-1, PAGE_BYTES)[numbers].tobytes()
+        return numbers, self._bytes.reshape(-1, PAGE_BYTES)[numbers].reshape(-1).data
 
     def clean(self) -> None:
         """Take all marks away: what `changed` gave is kept."""
@@ -74,6 +74,7 @@ class Pages:
         self.clean()
 
 
+@runtime_checkable
 class Paged(Protocol):
     """A part of the fold whose state is a small part and some `Pages`."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,8 @@ from twinloop.errors import ConfigError, LogError, QueryError
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.files import first_offset, log_files, newest_entry
 from twinloop.log.local import LocalLog
-from twinloop.loop.checkpoint import Checkpoint, Checkpoints
+from twinloop.loop.checkpoint import Checkpoints
+from twinloop.loop.checkpoint_file import Header
 from twinloop.loop.fold import Fold
 from twinloop.loop.refold import AT_ONCE, Folded, Span, recorded, refold
 from twinloop.stores.local import LocalStore
@@ -34,6 +36,7 @@ _log = logging.getLogger("twinloop.replay")
 REPORT: Final = "replay.json"
 _OUTPUT_BYTES: Final = 256 << 20
 _NEVER: Final = 2**63 - 1
+_COMPARED: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ async def replay_log(
         tags = tags_of(config)
         table = TagTable(tags, dictionary.add_tags(tag.name for tag in tags))
         place = Workplace(config, into, dictionary, table, owned=False)
-        checkpoints = list(Checkpoints(live.data_dir / "checkpoints").load())
+        checkpoints = Checkpoints(live.data_dir / "checkpoints", table.names)
         fold, report.checkpoint = _begin(place, checkpoints, first, recording.start_ns)
         span = Span(
             after=report.checkpoint if report.checkpoint >= 0 else first - 1,
@@ -154,7 +157,7 @@ async def replay_log(
             end_ns=_NEVER if recording.end_ns is None else recording.end_ns,
         )
         exact = recording.config is None and (report.checkpoint >= 0 or first == 0)
-        met = {each.offset: each for each in checkpoints if exact and each.offset > span.after}
+        met = _digests(checkpoints, span) if exact else {}
         store = LocalStore(into / "store", table.names)
         outputs = LocalLog(into / "outputs", max_bytes=_OUTPUT_BYTES, durable=False)
         folded = await refold(
@@ -168,13 +171,13 @@ async def replay_log(
         )
         if folded.first < 0:
             raise QueryError(f"{log}: it has no record of that time")
-        Checkpoints(into / "checkpoints").save(folded.last, fold.snapshot())
+        Checkpoints(into / "checkpoints", table.names).save(folded.last, fold.change())
     _conclude(report, folded, met)
     _write_report(report)
     return report
 
 
-def _conclude(report: ReplayReport, folded: Folded, met: Mapping[int, Checkpoint]) -> None:
+def _conclude(report: ReplayReport, folded: Folded, met: Mapping[int, str]) -> None:
     report.complete = True
     report.first, report.last = folded.first, folded.last
     report.from_ns = folded.first_ns if folded.first > 0 else None
@@ -182,7 +185,7 @@ def _conclude(report: ReplayReport, folded: Folded, met: Mapping[int, Checkpoint
     report.records, report.samples, report.outputs = folded.records, folded.samples, folded.chain.length
     report.state_digest, report.outputs_digest = folded.state, folded.chain.digest()
     for offset, digest in folded.compared.items():
-        (report.agreed if met[offset].digest == digest else report.differed).append(offset)
+        (report.agreed if met[offset] == digest else report.differed).append(offset)
 
 
 def _bounds(log: Path) -> tuple[int, int]:
@@ -240,19 +243,24 @@ def _copied(data_dir: Path, into: Path) -> Dictionary:
     return Dictionary(into / path.name)
 
 
-def _begin(
-    place: Workplace, checkpoints: list[Checkpoint], first: int, start_ns: int | None
-) -> tuple[Fold, int]:
+def _begin(place: Workplace, checkpoints: Checkpoints, first: int, start_ns: int | None) -> tuple[Fold, int]:
     """The fold to begin with and the offset it covers, -1 for none: as late as `start_ns` lets it be."""
-    for checkpoint in _usable(checkpoints, first, start_ns):
+
+    def is_usable(header: Header) -> bool:
+        """Whether no record is missing after it; without a start only one that is as old as the log is."""
+        if start_ns is None:
+            return header.offset == first - 1 >= 0
+        return header.offset >= max(first - 1, 0) and header.time_ns <= start_ns
+
+    for checkpoint in checkpoints.load(is_usable):
         fold = build_fold(place)
         try:
-            fold.restore(checkpoint.state)
+            fold.adopt(checkpoint.state)
         except LogError as error:
             _log.warning("the checkpoint at offset %d is not used: %s", checkpoint.offset, error)
             continue
-        if start_ns is None or fold.time <= start_ns:
-            return fold, checkpoint.offset
+        fold.soil()  # what it keeps in a directory of its own stands alone
+        return fold, checkpoint.offset
     if first > 0:
         _log.warning(
             "the log begins at record %d and no checkpoint is as old: the fold begins with an empty state, "
@@ -262,11 +270,13 @@ def _begin(
     return build_fold(place), -1
 
 
-def _usable(checkpoints: list[Checkpoint], first: int, start_ns: int | None) -> Iterator[Checkpoint]:
-    """Those after which no record is missing; without a start only one that is as old as the log."""
-    for each in checkpoints:
-        if each.offset == first - 1 >= 0 or (start_ns is not None and each.offset >= first):
-            yield each
+def _digests(checkpoints: Checkpoints, span: Span) -> dict[int, str]:
+    """By offset: the digests of the newest live states that the replay will pass.
+
+    They are read before it begins: the run that writes them may replace their files meanwhile.
+    """
+    passed = checkpoints.load(lambda header: span.after < header.offset <= span.last)
+    return {each.offset: each.digest for each in itertools.islice(passed, _COMPARED)}
 
 
 class _Pace:

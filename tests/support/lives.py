@@ -64,6 +64,8 @@ REGIONS: Final = {
     "log trim": Region(LocalLog, "_trim", after="unlink"),
     "output sync": Region(LocalLog, "_sync_current", calls=10),
     "checkpoint": Region(Checkpoints, "save"),
+    "checkpoint merge": Region(Checkpoints, "merge", calls=2),
+    "removal of old checkpoints": Region(Checkpoints, "merge", after="unlink", calls=2),
     "store seal": Region(LocalStore, "seal", after="tables"),
     "merge": Region(local, "_merge", calls=2),
     "removal of the merged": Region(LocalStore, "_after_seal", after="unlink"),

@@ -6,12 +6,19 @@ import hashlib
 from collections.abc import Iterable
 from typing import Self
 
+from twinloop.loop.state import State
+
 __all__ = ["OutputChain", "state_digest"]
 
 
-def state_digest(state: bytes) -> str:
-    """SHA-256 of a fold's state bytes, hexadecimal."""
-    return hashlib.sha256(state).hexdigest()
+def state_digest(state: State) -> str:
+    """SHA-256 of a fold's state, hexadecimal: the small part, then each array by name, with their lengths."""
+    digest = hashlib.sha256(b"%d " % len(state.small) + state.small)
+    for name in sorted(state.arrays):
+        data = state.arrays[name]
+        digest.update(f"{name} {memoryview(data).nbytes} ".encode())
+        digest.update(data)
+    return digest.hexdigest()
 
 
 class OutputChain:

@@ -5,6 +5,7 @@ No clock, no I/O, no randomness: live, recovered and replayed runs over the same
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 import msgspec
@@ -13,6 +14,8 @@ import numpy as np
 from twinloop.batch import Batch
 from twinloop.errors import LogError
 from twinloop.loop.digest import state_digest
+from twinloop.loop.state import Change, ChangedArray, State
+from twinloop.pages import Paged, Pages
 from twinloop.records import (
     Alive,
     DeadLetter,
@@ -36,7 +39,7 @@ from twinloop.twin.twin import Beliefs, Twin
 
 __all__ = ["Fold"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 _NIS_TELLS: Final = 20  # samples: a mean over fewer says more about chance than about the filter
 _LINK_EVENTS: Final = {
     LinkState.UP: EventKind.LINK_UP,
@@ -52,7 +55,9 @@ class _Keepable(Protocol):
     def restore(self, state: bytes) -> None: ...
 
 
-class _State(msgspec.Struct, frozen=True):
+class _Small(msgspec.Struct, frozen=True):
+    """The small part of the state: of each part that is `Paged` its own small part, of the others all."""
+
     version: int
     time: int
     parts: dict[str, bytes]
@@ -81,7 +86,9 @@ class Fold:
         self.estimate = estimate
         self.twin = twin
         self._time = 0
-        self._parts: dict[str, _Keepable] = {
+        # Whether the pages' marks tell from a state that was taken or taken up; else from zeros.
+        self._followed = False
+        self._parts: dict[str, _Keepable | Paged] = {
             "validate": validate,
             "impute": impute,
             "estimate": estimate,
@@ -188,13 +195,37 @@ class Fold:
         )
 
     def snapshot(self) -> bytes:
-        """The whole state; `restore` of it and the same records give the same outputs."""
-        parts = {name: part.snapshot() for name, part in self._parts.items()}
-        return msgspec.msgpack.encode(_State(VERSION, self._time, parts))
+        """The whole state, copied; `restore` of it and the same records give the same outputs."""
+        return self.state().encode()
+
+    def state(self) -> State:
+        """The whole state; its arrays are the fold's own memory, good until the next step."""
+        arrays = {name: pages.array.reshape(-1).view(np.uint8).data for name, pages in self._pages()}
+        return State(self._small(), arrays)
 
     def digest(self) -> str:
         """SHA-256 of the whole state: the same for every fold that had the same records."""
-        return state_digest(self.snapshot())
+        return state_digest(self.state())
+
+    def change(self) -> Change:
+        """A copy of what changed since the last `change` or `adopt`; from here on changes count anew.
+
+        Whoever cannot keep it calls `soil`: else those pages would be missing in all that follows.
+        """
+        arrays = []
+        for name, pages in self._pages():
+            numbers, data = pages.changed()
+            arrays.append(ChangedArray(name, pages.nbytes, numbers.astype(np.uint32), data))
+            pages.clean()
+        change = Change(not self._followed, self._time, self._small(), tuple(arrays))
+        self._followed = True
+        return change
+
+    def soil(self) -> None:
+        """Nothing taken so far is to be relied on: the next `change` is whole."""
+        for _, pages in self._pages():
+            pages.soil()
+        self._followed = False
 
     @property
     def time(self) -> int:
@@ -202,19 +233,57 @@ class Fold:
         return self._time
 
     def restore(self, state: bytes) -> None:
-        """Take up a state.
+        """Take up what `snapshot` gave; raises as `adopt` does."""
+        try:
+            found = State.decode(state)
+        except msgspec.MsgspecError as error:
+            raise LogError(f"the checkpoint's state cannot be taken up: {error}") from error
+        self.adopt(found)
+        self.soil()
+
+    def adopt(self, state: State) -> None:
+        """Take up a state; the next `change` is what happened since.
 
         Raises:
             LogError: it is of another version or cannot be read; nothing can be said of what was
                 taken up then, so make a new fold.
         """
         try:
-            found = msgspec.msgpack.decode(state, type=_State)
-            if found.version != VERSION:
-                raise LogError(f"the checkpoint's state has version {found.version}, not {VERSION}")
+            found = msgspec.msgpack.decode(state.small, type=_Small)
+            _check_version(found.version)
             for name, part in self._parts.items():
                 if name in found.parts:
-                    part.restore(found.parts[name])
-        except (ValueError, msgspec.MsgspecError) as error:
-            raise LogError(f"the checkpoint's state cannot be taken up: {error}") from error
+                    _take_up(part, found.parts[name], f"{name}/", state)
+        except LogError:
+            raise
+        except Exception as error:  # a state a part stumbles over must not stop each start anew
+            raise LogError(f"the checkpoint's state cannot be taken up: {error!r}") from error
         self._time = found.time
+        self._followed = True
+
+    def _pages(self) -> Iterator[tuple[str, Pages]]:
+        for name, part in self._parts.items():
+            if isinstance(part, Paged):
+                yield from ((f"{name}/{array}", pages) for array, pages in part.pages.items())
+
+    def _small(self) -> bytes:
+        parts = {
+            name: part.small() if isinstance(part, Paged) else part.snapshot()
+            for name, part in self._parts.items()
+        }
+        return msgspec.msgpack.encode(_Small(VERSION, self._time, parts))
+
+
+def _check_version(version: int) -> None:
+    if version != VERSION:
+        raise LogError(f"the checkpoint's state has version {version}, not {VERSION}")
+
+
+def _take_up(part: _Keepable | Paged, small: bytes, prefix: str, state: State) -> None:
+    if isinstance(part, Paged):
+        mine = {
+            name.removeprefix(prefix): data for name, data in state.arrays.items() if name.startswith(prefix)
+        }
+        part.adopt(small, mine)
+    else:
+        part.restore(small)

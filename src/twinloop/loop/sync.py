@@ -12,11 +12,12 @@ from typing import Final
 
 import numpy as np
 
-from twinloop.errors import LogError, LogGap
+from twinloop.errors import LogGap
 from twinloop.log.log import Log
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.deliver import StoreReader
 from twinloop.loop.fold import Fold
+from twinloop.loop.keep import Keeper, Reached
 from twinloop.loop.metrics import Cycle, Metrics
 from twinloop.loop.supervise import Append, LinkPhase, Supervisor
 from twinloop.records import (
@@ -68,14 +69,19 @@ class Parts:
 
 @dataclass(slots=True)
 class _Progress:
-    """How far the fold is, and who waits for it."""
+    """How far the fold is, with the newest record's bytes, and who waits for it."""
 
     folded: int = -1
+    newest: bytes | None = None
     caught_up_s: float = field(default_factory=time.monotonic)
     waiting: list[tuple[int, asyncio.Future[None]]] = field(default_factory=list)
 
-    def reach(self, offset: int) -> None:
-        self.folded = offset
+    @property
+    def reached(self) -> Reached:
+        return Reached(self.folded, self.newest)
+
+    def reach(self, offset: int, data: bytes | None = None) -> None:
+        self.folded, self.newest = offset, data
         ready = [future for upto, future in self.waiting if upto <= offset]
         self.waiting = [(upto, future) for upto, future in self.waiting if upto > offset]
         for future in ready:
@@ -108,7 +114,7 @@ class Loop:
         self._told: asyncio.Future[int] | None = None
         self._samples_in_cycle = 0
         self._outputs_cover = -1
-        self._checkpointing = asyncio.Lock()
+        self._keeper = Keeper(parts.checkpoints, parts.log)
         self.last_cycle_s = time.monotonic()
         self.supervisors = list(supervisors(self.append))
 
@@ -157,6 +163,7 @@ class Loop:
 
     async def close(self) -> None:
         """Let go of the store and the logs; for a loop that never ran, too."""
+        self._keeper.hurry()
         try:
             await self._store.close()
         finally:
@@ -166,7 +173,7 @@ class Loop:
     def _resume(self) -> None:
         """Take up the newest checkpoint and find how far the outputs already go."""
         parts = self._parts
-        self._restore()
+        self.fold, self._progress.folded = self._keeper.restore(self.fold, parts.new_fold)
         first = parts.log.stats().first_offset
         if self._progress.folded < 0 < first:
             _log.warning("without a checkpoint, folding begins at the log's oldest entry, offset %d", first)
@@ -174,23 +181,6 @@ class Loop:
         newest = parts.outputs.newest()
         if newest is not None:
             self._outputs_cover = decode_outputs(newest).covers
-
-    def _restore(self) -> None:
-        """Take up the newest checkpoint that fits; without one the log's oldest entry is where to begin."""
-        found = self._parts.checkpoints.load() if self._parts.checkpoints else iter(())
-        for checkpoint in found:
-            try:
-                self.fold.restore(checkpoint.state)
-            except LogError as error:
-                _log.warning(
-                    "the checkpoint at offset %d is not used (%s): folding from before it, which takes time",
-                    checkpoint.offset,
-                    error,
-                )
-                self.fold = self._parts.new_fold()
-                continue
-            self._progress.folded = checkpoint.offset
-            return
 
     async def _fold(self) -> None:
         log = self._parts.log
@@ -202,7 +192,7 @@ class Loop:
                 self._skip(gap)
                 continue
             for offset, data in entries:
-                self._step(offset, decode_record(data))
+                self._step(offset, data)
             if self._progress.folded == log.stats().last_offset:
                 self._progress.caught_up_s = time.monotonic()
             if self._parts.checkpoints is None:
@@ -212,8 +202,11 @@ class Loop:
             await asyncio.sleep(0)
 
     def _skip(self, gap: LogGap) -> None:
-        """Fold on after records that are gone; those whose outputs are written were told of before."""
-        if gap.last > self._outputs_cover:
+        """Fold on after records that are gone.
+
+        Those whose outputs are written were told of before: the record of it follows, unless nothing does.
+        """
+        if gap.last > self._outputs_cover or gap.last >= self._parts.log.stats().last_offset:
             self._tell("received", gap)
         self._progress.reach(gap.last)
 
@@ -233,8 +226,8 @@ class Loop:
         if self._output is not None:
             await asyncio.shield(self._output)
 
-    def _step(self, offset: int, record: Record) -> None:
-        outputs = self.fold.step(offset, record)
+    def _step(self, offset: int, data: bytes) -> None:
+        outputs = self.fold.step(offset, decode_record(data))
         if offset > self._outputs_cover and not outputs.is_empty:
             entry = self._parts.outputs.append(encode_outputs(outputs), outputs.time)
             self._output = asyncio.ensure_future(entry)
@@ -243,7 +236,7 @@ class Loop:
         self._samples_in_cycle += sum(severities)
         for listener in self._listeners:
             listener(outputs)
-        self._progress.reach(offset)
+        self._progress.reach(offset, data)
 
     async def _cycles(self) -> None:
         clock = self._parts.clock
@@ -283,25 +276,24 @@ class Loop:
         metrics.store(self._store.lag)
 
     async def _checkpoint_now_and_then(self) -> None:
+        await self._keeper.merge()  # what a row of short runs has left
         while True:
-            # A full log can let go only of what the oldest checkpoint kept covers.
+            # A full log can let go only of what two checkpoints cover.
+            pressed = False
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._parts.log.pressed(), CHECKPOINT_EVERY_S)
+                pressed = True
             await self._checkpoint()
+            await self._keeper.merge(pressed=pressed)
             await asyncio.sleep(CHECKPOINT_AT_MOST_EVERY_S)
 
     async def _checkpoint(self) -> None:
         """Keep the state with the offset it covers, once the outputs up to there are safe."""
-        checkpoints = self._parts.checkpoints
-        if checkpoints is None:
-            return
-        async with self._checkpointing:
-            offset, state = self._progress.folded, self.fold.snapshot()
-            await self._written()
-            await self._parts.outputs.sync()
-            oldest = await asyncio.to_thread(checkpoints.save, offset, state)
-            # The log keeps what the oldest checkpoint kept would need, in case the newest cannot be read.
-            self._parts.log.release(oldest)
+        await self._keeper.keep(self.fold, lambda: self._progress.reached, self._safe)
+
+    async def _safe(self) -> None:
+        await self._written()
+        await self._parts.outputs.sync()
 
     async def _hear_out(self, sources: Sequence[asyncio.Task[None]]) -> None:
         """Take what the sources have heard already, let them close, and wait until all is durable."""
@@ -326,6 +318,7 @@ class Loop:
                         if task.done():
                             task.result()
                     await asyncio.sleep(_LOOK_S)
+                self._keeper.hurry()
                 await self._checkpoint()
         except TimeoutError:
             _log.warning("stopped with work left; it stands in the log and goes on at the next start")
