@@ -68,7 +68,7 @@ def histories(draw: st.DrawFn) -> Batch:
     )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(histories(), st.data())
 def test_the_verdict_does_not_depend_on_how_rows_are_cut_into_batches_or_on_a_restart(
     history: Batch, data: st.DataObject
