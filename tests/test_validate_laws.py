@@ -32,9 +32,14 @@ RULES: dict[str, Any] = {
     "rebaseline": 3,
     "stuck_ns": 3 * S,
     "stale_ns": 4 * S,
+    "remember": 9,
 }
 TABLE = TagTable(
-    [tag("R101.a", **RULES), tag("R101.b", **{**RULES, "window": 12, "rebaseline": 5}), tag("R101.c")]
+    [
+        tag("R101.a", **RULES),
+        tag("R101.b", **{**RULES, "window": 12, "rebaseline": 5}),
+        tag("R101.c", remember=20),
+    ]
 )
 CODES = [
     GOOD,
