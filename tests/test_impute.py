@@ -88,6 +88,14 @@ def test_linear_waits_for_the_next_good_row_and_lies_between_the_two() -> None:
     assert stage.pending == 0
 
 
+def test_linear_holds_what_waited_while_the_source_s_clock_was_set_back() -> None:
+    stage = ImputeStage(one("linear"))
+    stage.step(judged([20.0, math.nan], start_s=5000))
+    back = judged([math.nan, math.nan, 30.0, math.nan, 32.0], start_s=1000)
+    out = fills(stage.step(back))
+    assert out == [(5001, 20.0, HELD), (1000, 20.0, HELD), (1001, 20.0, HELD), (1003, 31.0, INTERPOLATED)]
+
+
 def test_linear_holds_the_oldest_when_too_many_wait_and_counts_them() -> None:
     stage = ImputeStage(one("linear"))
     early = stage.step(judged([10.0, *[math.nan] * (PENDING + 2)]))

@@ -114,3 +114,32 @@ def test_a_disk_that_fills_up_stops_no_kernel(load: Load, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(made.total._cache._cache_file, "save", full)
     assert made.run() == 6
+
+
+PART = """
+from twinloop.kernel import kernel
+{imports}
+
+@kernel
+def {name}(x):
+    return {what}
+"""
+
+
+def chain(load: Load, inner: str, step: int = 1) -> ModuleType:
+    """A kernel that calls one of another file, which calls one of a third, and a number of a fourth."""
+    load("constants_of_chain", f"STEP = {step}")
+    imports = "from constants_of_chain import STEP"
+    load("constants_inner", PART.format(imports=imports, name="inner", what=inner))
+    imports = "from constants_inner import inner"
+    load("constants_outer", PART.format(imports=imports, name="outer", what="inner(x)"))
+    text = LOOP.format(constants="constants_of_chain").replace("out += STEP", "out += outer(i)")
+    return load("loop", text.replace("@kernel", "from constants_outer import outer\n\n@kernel"))
+
+
+def test_a_kernel_of_another_file_that_is_called_is_never_stale_however_far_down(load: Load) -> None:
+    assert chain(load, "x + 1").run() == 6
+    again = chain(load, "x + 1")
+    assert (again.run(), hits(again)) == (6, 1)
+    assert chain(load, "x * 10").run() == 30
+    assert [chain(load, "x + STEP", step).run() for step in (2, 5)] == [9, 18]

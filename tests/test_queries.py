@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from support.outputs import NAMES, SECOND, T0, UNITS, OutputLog, batch, samples, values
 from twinloop.errors import LogError, QueryError
 from twinloop.records import Outputs
-from twinloop.status import BAD, GOOD, UNCERTAIN, StatusCode
+from twinloop.status import BAD, GOOD, UNCERTAIN, Reason, StatusCode
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
 from twinloop.stores.segments import list_segments
@@ -214,6 +214,30 @@ def test_latest_of_all_leaves_out_retired_tags_and_is_in_order_of_names(tmp_path
     queries = LocalQueries(tmp_path, names, [""] * 4, log.after, active=[True, True, False, False])
     assert queries.latest([])["tag"].to_pylist() == ["a", "b"]
     assert queries.latest(["gone", "b"])["tag"].to_pylist() == ["gone", "b"]
+
+
+@pytest.mark.parametrize("sealed", [0, 1, 2, 3])
+def test_latest_goes_by_a_source_s_clock_that_was_set_back(tmp_path: Path, sealed: int) -> None:
+    back, late = int(Reason.CLOCK_BACK), int(Reason.LATE)
+    made = [
+        samples(0, (0, 3600.0, 1.0), (1, 3600.0, 7.0)),
+        samples(1, (0, 0.0, 2.0, GOOD, late)),
+        samples(2, (0, 1.0, 3.0, GOOD, back), (1, 3601.0, 8.0)),
+        samples(3, (0, 2.0, 4.0)),
+    ]
+    store = LocalStore(tmp_path, NAMES)
+    for entry in made[:sealed]:
+        store.write([entry])
+        store.seal()
+    log = OutputLog(made)
+    queries = LocalQueries(tmp_path, NAMES, UNITS, log.after)
+    found = queries.latest([])
+    queries.close()
+    store.close()
+    assert dict(zip(found["tag"].to_pylist(), found["value"].to_pylist(), strict=True)) == {
+        NAMES[0]: 4.0,
+        NAMES[1]: 8.0,
+    }
 
 
 def test_a_window_of_no_length_is_refused(tmp_path: Path) -> None:

@@ -32,9 +32,14 @@ RULES: dict[str, Any] = {
     "rebaseline": 3,
     "stuck_ns": 3 * S,
     "stale_ns": 4 * S,
+    "remember": 9,
 }
 TABLE = TagTable(
-    [tag("R101.a", **RULES), tag("R101.b", **{**RULES, "window": 12, "rebaseline": 5}), tag("R101.c")]
+    [
+        tag("R101.a", **RULES),
+        tag("R101.b", **{**RULES, "window": 12, "rebaseline": 5}),
+        tag("R101.c", remember=20),
+    ]
 )
 CODES = [
     GOOD,
@@ -68,7 +73,7 @@ def histories(draw: st.DrawFn) -> Batch:
     )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(histories(), st.data())
 def test_the_verdict_does_not_depend_on_how_rows_are_cut_into_batches_or_on_a_restart(
     history: Batch, data: st.DataObject

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from twinloop.batch import Batch
 from twinloop.records import Event
 from twinloop.stages.validate import ValidateStage
-from twinloop.stages.validate_kernel import REMEMBERED
 from twinloop.status import BAD, GOOD, Reason, StatusCode
 from twinloop.tags import TagTable
 from validating import QUIET, S, judged, samples, stage, tag, ticks, words
@@ -67,13 +66,14 @@ def test_other_values_of_one_time_take_the_next_free_nanoseconds_also_when_redel
 
 
 def test_a_burst_of_redelivery_longer_than_the_memory_doubles_nothing_recent() -> None:
-    a_stage = stage()
+    a_stage = stage(remember=32)
     history = samples(np.arange(100.0))
     judged(a_stage, history)
+    history = samples(np.arange(100.0), arrival=np.full(100, 101 * S))
     again = judged(a_stage, history)
-    assert again.time.tolist() == history.time[: 100 - REMEMBERED].tolist(), "only what is forgotten"
+    assert again.time.tolist() == history.time[: 100 - 32].tolist(), "only what is forgotten"
     assert not (again.reasons & Reason.SAME_TIME).any()
-    assert len(judged(a_stage, history.take(slice(100 - REMEMBERED, None)))) == 0
+    assert len(judged(a_stage, history.take(slice(100 - 32, None)))) == 0
 
 
 def test_a_late_sample_of_a_time_already_given_out_moves_to_a_free_one() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 import numba
 import numba.core.caching
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 
 __all__ = ["kernel"]
 
@@ -28,9 +29,10 @@ _caching: Any = numba.core.caching
 def kernel(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """A compiled form of a loop over arrays, cached on disk between runs.
 
-    The cache notices a change in the function's own file and in the constants which that imports: keep the
-    functions a kernel calls beside it. Where no directory can be written (neither beside the file nor in the
-    user's cache) or what is there cannot be read, it is compiled at each start instead.
+    The cache notices a change in the function's own file, in the files of the kernels which that imports by
+    name, of those which these import and so on, and in the constants all of them import. Where no directory
+    can be written (neither beside the file nor in the user's cache) or what is there cannot be read, it is
+    compiled at each start instead.
     """
     compiled = numba.njit(**_OPTIONS)(function)
     with contextlib.suppress(RuntimeError, OSError):  # nowhere to write
@@ -72,9 +74,18 @@ class _Cache(_caching.FunctionCache):  # type: ignore[misc]
 
 
 def _made_from(function: Callable[..., Any]) -> str:
-    """A print of what goes into the code: options, source file, numbers it freezes. Raises OSError."""
+    """A print of what goes into the code: options, source files, numbers it freezes. Raises OSError."""
     frozen = (int, float, np.dtype)
-    names = sorted(function.__globals__.items())
-    constants = [(name, repr(value)) for name, value in names if isinstance(value, frozen)]
-    source = Path(function.__code__.co_filename).read_bytes()
-    return hashlib.sha256(repr((_OPTIONS, constants)).encode() + source).hexdigest()[:16]
+    parts: dict[str, tuple[list[tuple[str, str]], bytes]] = {}
+    waiting = [function]
+    while waiting:
+        each = waiting.pop()
+        path = each.__code__.co_filename
+        if path in parts:
+            continue
+        names = sorted(each.__globals__.items())
+        constants = [(name, repr(value)) for name, value in names if isinstance(value, frozen)]
+        parts[path] = (constants, Path(path).read_bytes())
+        waiting += [value.py_func for _, value in names if isinstance(value, Dispatcher)]
+    made_from = [part for _, part in sorted(parts.items())]
+    return hashlib.sha256(repr((_OPTIONS, made_from)).encode()).hexdigest()[:16]

@@ -24,15 +24,15 @@ from rich.text import Text
 
 from twinloop.errors import QueryError
 from twinloop.status import format_reasons, severity_name
+from twinloop.timetext import time_text
 
-__all__ = ["FORMATS", "KINDS", "in_words", "render", "to_csv", "to_json", "to_table", "write"]
+__all__ = ["FORMATS", "KINDS", "in_words", "render", "time_text", "to_csv", "to_json", "to_table", "write"]
 
 FORMATS: Final = ("table", "json", "csv", "parquet")
 KINDS: Final = ("latest", "range", "window", "events", "dead", "snapshots")
 
 _SEVERITY_STYLE: Final = {"Good": "green", "Uncertain": "yellow", "Bad": "red"}
 _TABLE_DIGITS: Final = 7
-_SECOND_NS: Final = 1_000_000_000
 
 
 def render(table: pa.Table, kind: str, form: str, *, terminal: bool = False) -> bytes:
@@ -229,19 +229,3 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, list):
         return [_json_value(each) for each in value]
     return value
-
-
-def time_text(time_ns: int) -> str:
-    """ISO 8601 in UTC, ending in `Z`, with as many decimals as are needed: none, 3, 6 or 9.
-
-    >>> time_text(1_500_000_000)
-    '1970-01-01T00:00:01.500Z'
-    """
-    seconds, fraction = divmod(time_ns, _SECOND_NS)
-    text = str(np.datetime64(seconds, "s"))
-    if not fraction:
-        return f"{text}Z"
-    digits = f"{fraction:09d}"
-    while digits.endswith("000"):
-        digits = digits[:-3]
-    return f"{text}.{digits}Z"

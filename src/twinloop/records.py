@@ -16,6 +16,7 @@ from twinloop.errors import LogError
 
 __all__ = [
     "Alive",
+    "ClockSet",
     "DeadLetter",
     "DeadLetters",
     "DeadReason",
@@ -30,6 +31,7 @@ __all__ = [
     "Record",
     "Samples",
     "Snapshot",
+    "Started",
     "Tick",
     "decode_outputs",
     "decode_record",
@@ -88,6 +90,12 @@ class EventKind(StrEnum):
     """A cycle took longer than its period; the next tick carries the number missed."""
     LOST = "LOST"
     """Entries of a log are gone for good before their reader had them; `why` says which."""
+    CLOCK_BACK = "CLOCK_BACK"
+    """A tag goes by its source's clock again, which was set back from one time to another."""
+    CLOCK_SET = "CLOCK_SET"
+    """This host's clock was set from one time to another."""
+    STARTED = "STARTED"
+    """The twin was started; `why` says since when it had been away."""
 
 
 @unique
@@ -223,7 +231,29 @@ class Loss(msgspec.Struct, frozen=True, tag="loss"):
     entries: int = 0
 
 
-Record = Samples | DeadLetters | Tick | Link | Alive | Loss
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The twin was started: what went by since the record before it, nobody was there to hear.
+
+    Attributes:
+        time: this host's clock, ns since epoch UTC.
+    """
+
+    time: _Int64
+
+
+class ClockSet(msgspec.Struct, frozen=True, tag="clock_set"):
+    """This host's wall clock was found to have been set, so that all times before are by another clock.
+
+    Attributes:
+        time: the new clock's time, ns since epoch UTC.
+        by_ns: how much it is ahead of the old one's; negative when it was set back.
+    """
+
+    time: _Int64
+    by_ns: _Int64
+
+
+Record = Samples | DeadLetters | Tick | Link | Alive | Loss | Started | ClockSet
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from twinloop.units import conversion
 
 __all__ = [
     "DEFAULT_REBASELINE",
+    "DEFAULT_REMEMBER",
     "Refusal",
     "Resolver",
     "Route",
@@ -27,6 +28,7 @@ __all__ = [
 
 SECOND_NS: Final = 1_000_000_000
 DEFAULT_REBASELINE: Final = 10
+DEFAULT_REMEMBER: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Tag:
         zscore: largest plausible distance in standard deviations; inf off.
         window: good samples the z-score compares with.
         rebaseline: outliers in a row after which the level counts as moved.
+        remember: samples among which a redelivered one is recognised.
         stuck_ns: no change for so long is suspect, ns; 0 off.
         stale_ns: no sample for so long is stale, ns; 0 off.
         every_ns: cycle tier, ns.
@@ -67,6 +70,7 @@ class Tag:
     zscore: float = 3.0
     window: int = 100
     rebaseline: int = DEFAULT_REBASELINE
+    remember: int = DEFAULT_REMEMBER
     stuck_ns: int = 0
     stale_ns: int = 0
     every_ns: int = SECOND_NS
@@ -87,6 +91,7 @@ _COLUMNS: Final[dict[str, type]] = {
     "zscore": np.float64,
     "window": np.int64,
     "rebaseline": np.int64,
+    "remember": np.int64,
     "stuck_ns": np.int64,
     "stale_ns": np.int64,
     "every_ns": np.int64,

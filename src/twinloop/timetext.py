@@ -1,4 +1,4 @@
-"""Times and durations as people write them on a command line, to nanoseconds and exactly."""
+"""Times and durations as people write and read them, to nanoseconds and exactly."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
+import numpy as np
+
 from twinloop.errors import QueryError
 
-__all__ = ["parse_duration", "parse_time"]
+__all__ = ["parse_duration", "parse_time", "time_text"]
 
 UNITS_NS: Final = {
     "ms": 1_000_000,
@@ -92,3 +94,19 @@ def _within(text: str, time_ns: int) -> int:
     if not -_LIMIT < time_ns < _LIMIT:
         raise QueryError(f"{text!r} cannot be kept: times lie between the years 1677 and 2262")
     return time_ns
+
+
+def time_text(time_ns: int) -> str:
+    """ISO 8601 in UTC, ending in `Z`, with as many decimals as are needed: none, 3, 6 or 9.
+
+    >>> time_text(1_500_000_000)
+    '1970-01-01T00:00:01.500Z'
+    """
+    seconds, fraction = divmod(time_ns, _SECOND_NS)
+    text = str(np.datetime64(seconds, "s"))
+    if not fraction:
+        return f"{text}Z"
+    digits = f"{fraction:09d}"
+    while digits.endswith("000"):
+        digits = digits[:-3]
+    return f"{text}.{digits}Z"

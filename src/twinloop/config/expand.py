@@ -79,6 +79,7 @@ def tag_of(config: PlantConfig, asset: str, name: str) -> Tag:
         zscore=(rules.zscore if judged_by_zscore else None) or math.inf,
         window=rules.window,
         rebaseline=rules.rebaseline,
+        remember=rules.remember,
         stuck_ns=rules.stuck or 0,
         stale_ns=_stale_ns(rules),
         every_ns=rules.every,

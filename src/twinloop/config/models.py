@@ -34,7 +34,7 @@ from twinloop.config.fields import (
     whole,
 )
 from twinloop.config.text import SECOND_NS, show
-from twinloop.tags import DEFAULT_REBASELINE
+from twinloop.tags import DEFAULT_REBASELINE, DEFAULT_REMEMBER
 
 __all__ = [
     "AssetConfig",
@@ -260,6 +260,9 @@ class TagRules(Section):
     )
     rebaseline: Annotated[int, whole(2, 1_000_000)] = Field(
         DEFAULT_REBASELINE, description="outliers in a row after which the level has moved"
+    )
+    remember: Annotated[int, whole(1, 1_000_000)] = Field(
+        DEFAULT_REMEMBER, description="samples among which a redelivered one is recognised; 16 bytes each"
     )
     stuck: OptionalDuration = Field(None, description="no change for so long: Uncertain, STUCK")
     stale: OptionalDuration = Field(

@@ -18,6 +18,7 @@ from twinloop.loop.state import Change, ChangedArray, State
 from twinloop.pages import Paged, Pages
 from twinloop.records import (
     Alive,
+    ClockSet,
     DeadLetter,
     DeadLetters,
     Event,
@@ -29,12 +30,14 @@ from twinloop.records import (
     Record,
     Samples,
     Snapshot,
+    Started,
     Tick,
 )
 from twinloop.stages.estimate import EstimateStage
 from twinloop.stages.impute import ImputeStage
 from twinloop.stages.route import RouteStage
 from twinloop.stages.validate import ValidateStage
+from twinloop.timetext import time_text
 from twinloop.twin.twin import Beliefs, Twin
 
 __all__ = ["Fold"]
@@ -95,7 +98,7 @@ class Fold:
             "twin": twin,
         }
 
-    def step(self, offset: int, record: Record) -> Outputs:
+    def step(self, offset: int, record: Record) -> Outputs:  # noqa: PLR0911 - one a kind of record
         """Fold one record; the outputs say all that came of it."""
         if isinstance(record, Samples):
             return self._samples(offset, record)
@@ -108,6 +111,10 @@ class Fold:
             return self._link(offset, record)
         if isinstance(record, Loss):
             return self._loss(offset, record)
+        if isinstance(record, Started):
+            return self._started(offset, record)
+        if isinstance(record, ClockSet):
+            return self._clock_set(offset, record)
         return self._alive(offset, record)
 
     def _samples(self, offset: int, record: Samples) -> Outputs:
@@ -115,7 +122,7 @@ class Fold:
         dead: list[DeadLetter] = []
         received = record.unpack()
         batch = self._route.step(received, dead)
-        batch = self.validate.step(batch, events)
+        batch = self.validate.step(batch, events, live=record.live)
         fills = self._impute.step(batch)
         batch = self.estimate.step(batch, events)
         newest = int(received.arrival_time.max(initial=self._time))
@@ -169,6 +176,24 @@ class Fold:
         tags = self._route.tags_of(np.array(alive.series, np.int32))
         self.validate.renew(tags, alive.time)
         return self._outputs(offset, alive.time)
+
+    def _started(self, offset: int, started: Started) -> Outputs:
+        """The time the twin was away is no silence of its tags."""
+        why = f"away since {time_text(self._time)}" if self._time else "for the first time"
+        event = Event(started.time, "twin", EventKind.STARTED, why=why)
+        self.validate.started(started.time)
+        self._time = started.time  # the clock may have been set back meanwhile
+        return self._outputs(offset, started.time, events=[event])
+
+    def _clock_set(self, offset: int, clock: ClockSet) -> Outputs:
+        """No time went by: what is kept by this host's clock moves with it."""
+        before, after = time_text(clock.time - clock.by_ns), time_text(clock.time)
+        why = f"this host's clock was set {'forward' if clock.by_ns > 0 else 'back'}"
+        event = Event(clock.time, "clock", EventKind.CLOCK_SET, before, after, why)
+        self.validate.clock_set(clock.time, clock.by_ns)
+        self.twin.clock_set(clock.by_ns)
+        self._time = clock.time
+        return self._outputs(offset, clock.time, events=[event])
 
     def _outputs(
         self,
@@ -229,7 +254,7 @@ class Fold:
 
     @property
     def time(self) -> int:
-        """The newest time folded, ns since epoch UTC; 0 before any."""
+        """The newest time folded, ns since epoch UTC, by this host's clock as last set; 0 before any."""
         return self._time
 
     def restore(self, state: bytes) -> None:

@@ -21,9 +21,11 @@ from twinloop.loop.keep import Keeper, Reached
 from twinloop.loop.metrics import Cycle, Metrics
 from twinloop.loop.supervise import Append, LinkPhase, Supervisor
 from twinloop.records import (
+    ClockSet,
     Loss,
     Outputs,
     Record,
+    Started,
     Tick,
     decode_outputs,
     decode_record,
@@ -144,7 +146,7 @@ class Loop:
                 asyncio.create_task(self._store.run(), name="store"),
                 asyncio.create_task(self._checkpoint_now_and_then(), name="checkpoints"),
             ]
-            clock = asyncio.create_task(self._cycles(), name="clock")
+            clock = asyncio.create_task(self._cycles(self._began()), name="clock")
             sources += [asyncio.create_task(each.run(), name=each.name) for each in self.supervisors]
             ended = asyncio.create_task(_until_stopped(stop, sources), name="stop")
             workers += [clock, ended]
@@ -238,12 +240,25 @@ class Loop:
             listener(outputs)
         self._progress.reach(offset, data)
 
-    async def _cycles(self) -> None:
+    def _began(self) -> Awaitable[int] | None:
+        """Put the start into the log, before what the sources will hear."""
+        if self._parts.clock is None:  # a replay's time is not that of its day
+            return None
+        now = time.time_ns()
+        return self.append(Started(now), now)
+
+    async def _cycles(self, started: Awaitable[int] | None) -> None:
         clock = self._parts.clock
-        if clock is None:
+        if clock is None or started is None:
             await asyncio.Event().wait()
-        while clock is not None:
+            return
+        await started
+        while True:
             due = await clock.next()
+            if isinstance(due, ClockSet):
+                _log.warning("this host's clock was set by %+.3f s", due.by_ns / 1e9)
+                await self.append(due, due.time)
+                continue
             began = time.monotonic()
             behind = self._progress.folded < self._parts.log.stats().last_offset
             lag_s = began - self._progress.caught_up_s if behind else 0.0

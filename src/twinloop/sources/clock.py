@@ -2,7 +2,7 @@
 
 Ticks fall on whole multiples of the period since the epoch, so that a 5 s tier is due at :00, :05, ...
 whenever the run began. The cadence is kept by the monotonic clock: nothing drifts, and a wall clock that
-is set while running moves the ticks only when it is off by more than `REANCHOR_NS`.
+is set while running moves the ticks only when it is off by more than `REANCHOR_NS`; a record says so then.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from twinloop.records import Tick
+from twinloop.records import ClockSet, Tick
 
 __all__ = ["Clock", "Due", "tiers_due"]
 
@@ -75,19 +75,31 @@ class Clock:
     def _now_ns(self) -> int:
         return self._monotonic_ns() + self._offset_ns
 
-    async def next(self) -> Due:
-        """Wait for the next scheduled time.
+    def _stepped(self) -> ClockSet | None:
+        """What to say of a wall clock that was set; the ticks go by it from now on."""
+        by_ns = self._wall_ns() - self._now_ns()
+        if abs(by_ns) <= REANCHOR_NS:
+            return None
+        self._anchor()
+        return ClockSet(self._now_ns(), by_ns)
+
+    async def next(self) -> Due | ClockSet:
+        """Wait for the next scheduled time; a wall clock that was set is told of first, at once or after it.
 
         After an overrun the tick comes at once, carries the number of cycles that fell out, and all
         tiers that fell due meanwhile; the cadence goes on where it would have been.
         """
-        if abs(self._wall_ns() - self._now_ns()) > REANCHOR_NS:
-            self._anchor()
+        stepped = self._stepped()
+        if stepped is not None:
+            return stepped
         first = self._next_ns
         missed = max(0, (self._now_ns() - first) // self.period_ns)
         scheduled = first + missed * self.period_ns
         while (left := scheduled - self._now_ns()) > 0:
             await self._sleep(left / 1e9)
+        stepped = self._stepped()
+        if stepped is not None:  # the tick would be of the clock before
+            return stepped
         self._next_ns = scheduled + self.period_ns
         due = tiers_due(first - self.period_ns, scheduled, self._tiers)
         return Due(Tick(scheduled, due, missed), self._now_ns() - scheduled)

@@ -88,7 +88,7 @@ class FileSource:
         samples = 0
         for first, last in zip(starts, [*starts[1:], len(cycle)], strict=True):
             records.extend(self._ticks_before(int(rows.time[first])))
-            records.append(Samples.pack(_received(rows, slice(first, last))))
+            records.append(Samples.pack(_received(rows, slice(first, last)), live=False))
             samples += int(last - first)
             if samples >= _ROWS_PER_DELIVERY or self._options.speed:
                 await self._pace(int(rows.time[first]))

@@ -114,10 +114,16 @@ def _write(  # noqa: PLR0917 - one argument a field
 
 @kernel
 def _interpolate(s: Any, waiting: _Void, tag: int, time: int, value: float, fills: _Void) -> int:  # noqa: PLR0917 - a compiled loop's state is passed, not captured
-    """Fill what waits between the last Good sample and the present one; the number of fills."""
+    """Fill what waits between the last Good sample and the present one; the number of fills.
+
+    What does not lie between them, because the source's clock was set back meanwhile, is held.
+    """
     n = s.waiting
     for j in range(n):
         row = waiting[(s.first + j) % PENDING]
+        if not s.time <= row.time <= time or s.time == time:
+            _write(fills[j], tag, row.time, row.arrival, row.reasons, s.value, _HELD)
+            continue
         share = (row.time - s.time) / (time - s.time)
         # Written so that equal neighbours give exactly their value.
         between = s.value + share * (value - s.value)

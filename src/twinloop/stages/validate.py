@@ -7,79 +7,59 @@ formula, its grade and why; `validate_kernel` is the compiled loop.
 from __future__ import annotations
 
 import functools
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from twinloop.batch import NO_TIME, Batch
+from twinloop.pages import Pages, take_up, whole
 from twinloop.records import Event, EventKind, Tick
 from twinloop.stages.stage import converted, units_of
-from twinloop.stages.validate_kernel import (
+from twinloop.stages.validate_kernel import judge
+from twinloop.stages.validate_layout import (
+    VERSION,
+    Kept,
+    decoded,
+    fresh_pages,
+    fresh_state,
+    laid_out,
+    memory_of,
+    places_of,
+    rules_of,
+)
+from twinloop.stages.validate_state import (
+    CLOCK_BACK_NOTE,
     NOT_JUDGED,
     NOTE,
     REBASELINED_NOTE,
-    REMEMBERED,
-    RULE,
-    SEEN,
-    STATE,
-    Memory,
     Rows,
-    judge,
 )
+from twinloop.stages.validate_times import BACK_SAMPLES
 from twinloop.status import Reason, StatusCode, format_reasons
 from twinloop.tags import TagTable
+from twinloop.timetext import time_text
 
 __all__ = ["ValidateStage"]
 
-_VERSION: Final = 3
 _words: Final = functools.lru_cache(maxsize=4096)(format_reasons)
 _NAMES: Final = ("Good", "Uncertain", "Bad", "")
-_LEAST_OF_SPAN: Final = 0.05
-_NOISE_STEP: Final = 4.0 * np.sqrt(2.0)
-"""Deviations of a difference of two readings that noise alone does not reach."""
-_RULES_AS_THEY_ARE: Final = (
-    "low",
-    "high",
-    "warn_low",
-    "warn_high",
-    "rate_limit",
-    "spike",
-    "spike_fraction",
-    "zscore",
-    "stuck_ns",
-    "stale_ns",
-)
-
 _VALUES: Final = ("good_time", "good_value", "judged", "changed", "held", "quantum", "usual", "run")
 """What the state says of values, beside their statistics."""
+_STATISTICS: Final = ("origin", "mean", "m2", "count", "head")
+_STEP_SLACK_NS: Final = 1_000_000_000
 
 U8 = npt.NDArray[np.uint8]
 
 
-class _Kept(msgspec.Struct, frozen=True, array_like=True, tag="validate"):
-    """What `snapshot` writes: numbers and column bytes."""
-
-    version: int
-    began: int
-    received: int
-    duplicates: int
-    window: bytes
-    rebaseline: bytes
-    units: list[str]
-    state: bytes
-    ring: bytes
-    suspects: bytes
-    seen: bytes
-
-
 class ValidateStage:
-    """Judges samples against their tag's rules and notices tags that fall silent (a `Stage`).
+    """Judges samples against their tag's rules and notices tags that fall silent (a `Stage`, `Paged`).
 
     A sample's verdict depends on the samples and ticks before it, never on how they were cut into
-    batches. A duplicate (time, value and status of one of the tag's last 32 samples) leaves the batch,
-    counted.
+    batches. A duplicate (time, value and status of one of the tag's last `remember` samples) leaves the
+    batch, counted.
 
     Args:
         table: the tags; it is read once.
@@ -97,9 +77,11 @@ class ValidateStage:
         self._names = list(table.names)
         self._units = units_of(table)
         self._active = table.active
-        self._rules = _rules(table)
-        self._memory = _fresh(self._rules)
-        self._began = NO_TIME
+        self._rules = rules_of(table)
+        self._state = fresh_state(len(table))
+        self._pages = fresh_pages(places_of(self._rules))
+        self._memory = memory_of(self._state, self._pages)
+        self._began = self._ticked = NO_TIME
 
     @property
     def stale(self) -> U8:
@@ -123,11 +105,17 @@ class ValidateStage:
         return np.where(self._state["newest"] == NO_TIME, waiting, silent)
 
     @property
-    def _state(self) -> npt.NDArray[Any]:
-        return self._memory.state
+    def pages(self) -> Mapping[str, Pages]:
+        """Windows, outliers in a row and remembered samples; see `Paged`."""
+        return self._pages
 
-    def step(self, batch: Batch, events: list[Event]) -> Batch:
+    def step(self, batch: Batch, events: list[Event], *, live: bool = True) -> Batch:
         """The samples with time, value, status and reasons as judged; duplicates are left out.
+
+        Args:
+            batch: the samples.
+            events: what a person should know is added.
+            live: whether they were heard as they came to be; else they prove nothing about a clock.
 
         Raises:
             IndexError: a row's tag is not in the table (a bug of an earlier stage).
@@ -150,7 +138,7 @@ class ValidateStage:
             keep=np.ones(n, np.bool_),
         )
         notes = np.empty(2 * n, NOTE)
-        written = judge(rows, self._memory, self._rules, notes)
+        written = judge(rows, self._memory, self._rules, notes, live)
         events.extend(self._event(*note) for note in notes[:written].tolist())
         judged = batch.with_columns(
             time=rows.time, value=rows.value, status=rows.status, reasons=rows.reasons
@@ -166,13 +154,14 @@ class ValidateStage:
         first tick on and goes Bad at once when `stale` is over.
         """
         state, limit = self._state, self._rules["stale_ns"]
+        self._ticked = tick.time
         self._began = tick.time if self._began == NO_TIME else min(self._began, tick.time)
         # A tick follows what arrived before it: where it is older by more, this host's clock was set back.
         heard = state["arrival"] != NO_TIME
         ahead = heard & (state["arrival"] - np.where(heard, limit, 0) > tick.time)
         state["arrival"][ahead] = tick.time
         never = state["newest"] == NO_TIME
-        age = tick.time - np.where(never, np.maximum(state["arrival"], self._began), state["arrival"])
+        age = tick.time - self._heard()
         watched = self._active & (limit > 0)
         over = watched & (age >= limit)
         level = over.astype(np.uint8) + (over & (never | (age - limit >= limit)))
@@ -190,58 +179,99 @@ class ValidateStage:
         indices = np.asarray(tags, np.int64)
         self._state["arrival"][indices] = np.maximum(self._state["arrival"][indices], time_ns)
 
+    def started(self, time_ns: int) -> None:
+        """Let the time since the last tick not count as silence: the twin was not there to hear.
+
+        Every tag is waited for anew; one that was silent already is as silent as it was.
+        """
+        state = self._state
+        silent = (state["stale"] > 0) & (self._ticked != NO_TIME)
+        age = np.where(silent, self._ticked - self._heard(), 0)
+        state["arrival"] = time_ns - age
+        state["back_run"] = 0
+
+    def clock_set(self, time_ns: int, by_ns: int) -> None:
+        """Let this host's clock, set to `time_ns` by `by_ns`, make no tag older or younger.
+
+        Arrivals of the clock before move with it. Those of the new one, heard before the change was
+        noticed, are told by their time: before a clock set forward, or in the future of one set back,
+        there can only be the old one's.
+        """
+        state = self._state
+        arrival = state["arrival"]
+        old = arrival <= time_ns - by_ns if by_ns > 0 else arrival > time_ns + _STEP_SLACK_NS
+        state["arrival"] = np.where(old & (arrival != NO_TIME), arrival + by_ns, arrival)
+        state["back_run"] = 0
+        self._began += by_ns if self._began != NO_TIME else 0
+        self._ticked += by_ns if self._ticked != NO_TIME else 0
+
+    def _heard(self) -> npt.NDArray[np.int64]:
+        """Since when each tag is silent: its newest arrival, or when it was first waited for."""
+        arrival: npt.NDArray[np.int64] = self._state["arrival"]
+        return np.where(arrival == NO_TIME, self._began, arrival)
+
     def snapshot(self) -> bytes:
         """The whole state; restoring it and the same input give the same output, bit for bit."""
-        memory, rules = self._memory, self._rules
-        kept = _Kept(
-            version=_VERSION,
-            began=self._began,
-            received=self.received,
-            duplicates=self.duplicates_total,
-            window=rules["window"].tobytes(),
-            rebaseline=rules["rebaseline"].tobytes(),
-            units=self._units,
-            state=memory.state.tobytes(),
-            ring=memory.ring.tobytes(),
-            suspects=memory.suspects.tobytes(),
-            seen=memory.seen.tobytes(),
-        )
-        return msgspec.msgpack.encode(kept)
+        return whole(self)
 
     def restore(self, state: bytes) -> None:
-        """Take up a state; tags new since then start afresh, as do statistics whose window changed.
-
-        Of a tag whose unit changed its times are kept and its values forgotten.
+        """Take up a state; see `adopt`.
 
         Raises:
             ValueError: the bytes are not a state of this stage and version, or know more tags.
         """
-        kept, old, window, rebaseline = _decoded(state)
-        n = len(window)
+        take_up(self, state)
+
+    def small(self) -> bytes:
+        """The state but for `pages`; see `Paged`."""
+        kept = Kept(
+            version=VERSION,
+            began=self._began,
+            ticked=self._ticked,
+            received=self.received,
+            duplicates=self.duplicates_total,
+            places={name: counts.tobytes() for name, counts in places_of(self._rules).items()},
+            units=self._units,
+            state=self._state.tobytes(),
+        )
+        return msgspec.msgpack.encode(kept)
+
+    def adopt(self, small: bytes, arrays: Mapping[str, bytes | memoryview]) -> None:
+        """Take up a state; tags new since then start afresh, as do statistics whose window changed.
+
+        Where `remember` changed, the newest that find room are remembered. Of a tag whose unit changed its
+        times are kept and its values forgotten.
+
+        Raises:
+            ValueError: it is not a state of this stage and version, or knows more tags.
+        """
+        kept, old, places = decoded(small)
+        n = len(old)
         if n > len(self._rules):
             raise ValueError(f"the state knows {n} tags, the plant file only {len(self._rules)}")
-        memory, fresh = _fresh(self._rules), _fresh(self._rules)
-        memory.state[:n] = old.state
-        memory.seen[:n] = old.seen
-        _carry(old.ring, window, memory.ring, self._rules["window"][:n])
-        _carry(old.suspects, rebaseline, memory.suspects, self._rules["rebaseline"][:n])
-        turned = converted(kept.units, self._units)
-        forgotten = np.flatnonzero(turned | (window != self._rules["window"][:n]))
-        for field in ("origin", "mean", "m2", "count", "head"):
-            memory.state[field][forgotten] = 0
+        pages = laid_out(arrays, old, places, places_of(self._rules))
+        state = fresh_state(len(self._rules))
+        turned = np.flatnonzero(converted(kept.units, self._units))
+        for field in _STATISTICS:
+            old[field][turned] = 0
         for field in _VALUES:
-            memory.state[field][:n][turned] = fresh.state[field][:n][turned]
-        memory.state["run"][np.flatnonzero(rebaseline != self._rules["rebaseline"][:n])] = 0
-        self._memory = memory
-        self._began = kept.began
+            old[field][turned] = state[field][turned]
+        for field in state.dtype.names or ():  # by fields: no byte between them is left to chance
+            state[field][:n] = old[field]
+        self._state, self._pages = state, pages
+        self._memory = memory_of(state, pages)
+        self._began, self._ticked = kept.began, kept.ticked
         self.received = kept.received
         self.duplicates = 0
         self.duplicates_total = kept.duplicates
 
     def _event(  # noqa: PLR0917 - the fields of a note
-        self, kind: int, tag: int, time: int, reasons: int, before: float, after: float
+        self, kind: int, tag: int, time: int, left: int, reasons: int, before: float, after: float
     ) -> Event:
         name = self._names[tag]
+        if kind == CLOCK_BACK_NOTE:
+            why = f"{BACK_SAMPLES} samples in a row, late by as much: the tag goes by its source's new clock"
+            return Event(time, name, EventKind.CLOCK_BACK, time_text(left), time_text(time), why)
         if kind == REBASELINED_NOTE:
             k = int(self._rules["rebaseline"][tag])
             why = f"{k} outliers in a row: the level has moved, statistics begin anew"
@@ -254,86 +284,3 @@ class ValidateStage:
         reasons = int(one["reasons"]) | (int(Reason.STALE) if one["stale"] else 0)
         before, after = _NAMES[int(one["reported"])], _NAMES[now]
         return Event(time, self._names[index], EventKind.STATUS, before, after, _words(reasons))
-
-
-def _rules(table: TagTable) -> npt.NDArray[Any]:
-    """The table's rules as the kernel reads them, shape (n_tags,)."""
-    rules = np.zeros(len(table), RULE)
-    for name in _RULES_AS_THEY_ARE:
-        rules[name] = table.column(name)
-    rules["noise"] = np.nan_to_num(table.column("noise"), nan=0.0)
-    rules["noise_step"] = _NOISE_STEP * table.column("noise")
-    rules["window"] = np.maximum(table.column("window"), 1)
-    rules["every_ns"] = table.column("every_ns")
-    rules["rebaseline"] = np.maximum(table.column("rebaseline"), 0)
-    rules["ring"] = _starts(rules["window"])
-    rules["suspects"] = _starts(rules["rebaseline"])
-    # A boolean that was 0 a hundred times and becomes 1 is news, not an outlier.
-    rules["zscore"][~table.column("analogue")] = np.inf
-    span = rules["high"] - rules["low"]
-    warn_span = rules["warn_high"] - rules["warn_low"]
-    span = np.where(np.isfinite(span), span, warn_span)
-    rules["least_magnitude"] = np.where(np.isfinite(span), _LEAST_OF_SPAN * span, np.nan)
-    return rules
-
-
-def _starts(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Where each of several runs laid end to end begins."""
-    return np.cumsum(lengths) - lengths
-
-
-def _fresh(rules: npt.NDArray[Any]) -> Memory:
-    """The memory of tags that nothing was heard of yet."""
-    state = np.zeros(len(rules), STATE)
-    for field in ("newest", "newest_at", "arrival", "good_time", "judged", "changed"):
-        state[field] = NO_TIME
-    state["held"] = np.nan
-    state["quantum"] = np.inf
-    state["reported"] = NOT_JUDGED
-    return Memory(
-        state=state,
-        ring=np.zeros(int(rules["window"].sum())),
-        suspects=np.zeros(int(rules["rebaseline"].sum())),
-        seen=np.zeros((len(rules), REMEMBERED), SEEN),
-    )
-
-
-def _decoded(
-    state: bytes,
-) -> tuple[_Kept, Memory, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """A snapshot's parts: itself, its memory, window and rebaseline of each tag. Raises ValueError."""
-    try:
-        kept = msgspec.msgpack.decode(state, type=_Kept)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"not a state of the validation: {error}") from error
-    if kept.version != _VERSION:
-        raise ValueError(f"a validation state of version {kept.version}, this is version {_VERSION}")
-    window = np.frombuffer(kept.window, np.int64)
-    rebaseline = np.frombuffer(kept.rebaseline, np.int64)
-    memory = Memory(
-        state=np.frombuffer(kept.state, STATE),
-        ring=np.frombuffer(kept.ring, np.float64),
-        suspects=np.frombuffer(kept.suspects, np.float64),
-        seen=np.frombuffer(kept.seen, SEEN).reshape(-1, REMEMBERED),
-    )
-    lengths = (len(memory.state), len(memory.seen), len(rebaseline), len(kept.units))
-    filled = (len(memory.ring) == window.sum(), len(memory.suspects) == rebaseline.sum())
-    if set(lengths) != {len(window)} or not all(filled):
-        raise ValueError("a validation state whose parts differ in length")
-    return kept, memory, window, rebaseline
-
-
-def _carry(
-    old: npt.NDArray[np.float64],
-    old_lengths: npt.NDArray[np.int64],
-    new: npt.NDArray[np.float64],
-    new_lengths: npt.NDArray[np.int64],
-) -> None:
-    """Copy the runs whose length is as it was from one row of runs to another."""
-    if np.array_equal(old_lengths, new_lengths):
-        new[: len(old)] = old
-        return
-    old_starts, new_starts = _starts(old_lengths), _starts(new_lengths)
-    for index in np.flatnonzero(old_lengths == new_lengths):
-        length = old_lengths[index]
-        new[new_starts[index] :][:length] = old[old_starts[index] :][:length]

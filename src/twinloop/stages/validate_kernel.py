@@ -1,139 +1,34 @@
 """The compiled loop of `validate`: one record after the other, one state entry a tag.
 
-Everything the loop calls stands in this file, because the on-disk cache notices only its own file.
-docs/VALIDATION.md gives each check's formula; the order of the checks is that of `judge`.
+docs/VALIDATION.md gives each check's formula; the order of the checks is that of `judge`. What a tag knows of
+times is in `validate_times`, what is kept of it in `validate_state`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from twinloop.batch import NO_TIME
 from twinloop.kernel import kernel
+from twinloop.pages import PAGE_SHIFT
+from twinloop.stages.validate_state import (
+    CLOCK_BACK_NOTE,
+    NOT_JUDGED,
+    REBASELINED_NOTE,
+    STATUS_NOTE,
+    Memory,
+    Rows,
+)
+from twinloop.stages.validate_times import append, clock_is_back, fingerprint, insert, placed
 from twinloop.status import Reason, StatusCode
 
-__all__ = [
-    "NOTE",
-    "NOT_JUDGED",
-    "REBASELINED_NOTE",
-    "REMEMBERED",
-    "RULE",
-    "SEEN",
-    "STATE",
-    "Memory",
-    "Rows",
-    "judge",
-]
-
-REMEMBERED: Final = 32
-"""Samples a tag remembers, to know a redelivered one: more than a broker sends without an ack (20)."""
-
-NOT_JUDGED: Final = 3
-"""Severity of a tag that nothing has been said about yet."""
-
-STATUS_NOTE: Final = 0
-REBASELINED_NOTE: Final = 1
-
-RULE: Final = np.dtype(
-    [
-        ("low", "<f8"),
-        ("high", "<f8"),
-        ("warn_low", "<f8"),
-        ("warn_high", "<f8"),
-        ("rate_limit", "<f8"),  # per second; inf is off
-        ("spike", "<f8"),  # inf is off
-        ("spike_fraction", "<f8"),  # inf is off
-        ("least_magnitude", "<f8"),  # what a fraction is taken of near zero; NaN: the window's RMS
-        ("noise", "<f8"),  # 0 where not given
-        ("noise_step", "<f8"),  # the largest step noise makes; NaN: _USUAL of the tag's usual steps
-        ("zscore", "<f8"),  # inf is off
-        ("stuck_ns", "<i8"),  # 0 is off
-        ("stale_ns", "<i8"),  # 0 is off
-        ("ring", "<i8"),  # where the tag's window begins in Memory.ring
-        ("window", "<i8"),
-        ("every_ns", "<i8"),
-        ("suspects", "<i8"),  # where the tag's outliers begin in Memory.suspects
-        ("rebaseline", "<i8"),  # 0 is off
-    ],
-    align=True,
-)
-
-STATE: Final = np.dtype(
-    [
-        ("newest", "<i8"),  # newest time as received; NO_TIME before any sample
-        ("newest_at", "<i8"),  # newest time given out: `newest`, or some ns later (SAME_TIME)
-        ("arrival", "<i8"),  # newest arrival, or renewal
-        ("good_time", "<i8"),
-        ("good_value", "<f8"),
-        ("judged", "<i8"),  # time of the last sample compared with the last good one
-        ("changed", "<i8"),  # since when the value is what it is
-        ("held", "<f8"),
-        ("origin", "<f8"),  # statistics are kept relative to this, so that an offset costs no digits
-        ("mean", "<f8"),
-        ("m2", "<f8"),  # sum of squared distances from the mean
-        ("quantum", "<f8"),  # smallest change between good values ever seen; inf before any
-        ("usual", "<f8"),  # mean size of a step from sample to sample, over about _STEPS
-        ("pace", "<f8"),  # mean time between good values, ns, over about _PACES; 0 before any
-        ("count", "<i4"),
-        ("head", "<i4"),
-        ("run", "<i4"),  # outliers in a row
-        ("remembered", "<i4"),
-        ("reasons", "<u4"),  # of the last sample
-        ("severity", "<u1"),  # of the last sample
-        ("reported", "<u1"),  # the severity the last event spoke of
-        ("stale", "<u1"),
-    ],
-    align=True,
-)
-
-SEEN: Final = np.dtype([("time", "<i8"), ("value", "<f8"), ("status", "<u4")], align=True)
-
-NOTE: Final = np.dtype(
-    [
-        ("kind", "<i4"),
-        ("tag", "<i4"),
-        ("time", "<i8"),
-        ("reasons", "<u4"),
-        ("before", "<f8"),  # severity, or the mean left
-        ("after", "<f8"),  # severity, or the mean begun
-    ],
-    align=True,
-)
+__all__ = ["judge"]
 
 _Void = npt.NDArray[np.void]
 _F64 = npt.NDArray[np.float64]
-
-
-class Rows(NamedTuple):
-    """The columns of a batch; all but `tag` and `arrival` are written in place. Shapes (n,)."""
-
-    tag: npt.NDArray[np.int32]
-    time: npt.NDArray[np.int64]
-    value: _F64
-    status: npt.NDArray[np.uint32]
-    reasons: npt.NDArray[np.uint32]
-    arrival: npt.NDArray[np.int64]
-    keep: npt.NDArray[np.bool_]
-
-
-class Memory(NamedTuple):
-    """What is kept between batches.
-
-    Attributes:
-        state: one `STATE` a tag.
-        ring: good values of all tags, `window` of each.
-        suspects: the outliers of the present run of all tags, `rebaseline` of each.
-        seen: the last samples of each tag as `SEEN`, shape (n_tags, REMEMBERED).
-    """
-
-    state: _Void
-    ring: _F64
-    suspects: _F64
-    seen: _Void
-
 
 # The enumerations as plain numbers: what the compiler can freeze into the code.
 _SHIFT: Final = 30
@@ -151,12 +46,14 @@ _STUCK: Final = int(Reason.STUCK)
 _LATE: Final = int(Reason.LATE)
 _SAME_TIME: Final = int(Reason.SAME_TIME)
 _SOURCE_STATUS: Final = int(Reason.SOURCE_STATUS)
+_CLOCK_BACK: Final = int(Reason.CLOCK_BACK)
 _DOUBTED_ON_THE_WAY: Final = int(Reason.CLOCK | Reason.RETAINED)
 _LEAST_COUNT: Final = 10
 _STEPS: Final = 100
 _PACES: Final = 32  # good values the tag's pace is learnt over
 _USUAL: Final = 5.0
 _CLIP: Final = 2.0
+_F64_SHIFT: Final = PAGE_SHIFT - 3  # from an index of a float64 to its page
 _ROUNDING: Final = 4.0 * float(np.finfo(np.float64).eps)
 
 
@@ -164,60 +61,6 @@ _ROUNDING: Final = 4.0 * float(np.finfo(np.float64).eps)
 def _lowered(status: int, to: int) -> int:
     """`to` where it is worse than `status`; a status at least as bad keeps its own code."""
     return to if (status >> _SHIFT) < (to >> _SHIFT) else status
-
-
-@kernel
-def _equal(entry: Any, value: float, status: int) -> bool:
-    """Whether a remembered sample says the same; an empty value equals an empty one."""
-    same = entry.value == value or (np.isnan(entry.value) and np.isnan(value))
-    return bool(same and entry.status == status)
-
-
-@kernel
-def _placed(  # noqa: PLR0917 - a compiled loop's state is passed, not captured
-    s: Any, seen: _Void, tag: int, time: int, value: float, status: int
-) -> int:
-    """The first time from `time` on that the tag has not given out; NO_TIME for a duplicate.
-
-    Only for a time that is not after all given out.
-    """
-    kept = min(s.remembered, REMEMBERED)
-    if time >= s.newest:
-        # More samples than are remembered may share one time: what follows the newest is free.
-        for j in range(kept):
-            if seen[tag, j].time >= time and _equal(seen[tag, j], value, status):
-                return NO_TIME
-        return int(s.newest_at) + 1
-    at = time
-    j = 0
-    while j < kept:
-        if seen[tag, j].time == at:
-            if _equal(seen[tag, j], value, status):
-                return NO_TIME
-            at += 1
-            j = 0
-        else:
-            j += 1
-    return at
-
-
-@kernel
-def _forgotten(s: Any, seen: _Void, tag: int, time: int) -> bool:
-    """Whether a time is older than all that is remembered: a burst of redelivery must not push it out."""
-    oldest = time
-    for j in range(REMEMBERED):
-        oldest = min(oldest, seen[tag, j].time)
-    return s.remembered >= REMEMBERED and oldest >= time
-
-
-@kernel
-def _remember(s: Any, entry: Any, at: int, value: float, status: int) -> None:
-    """Keep a sample as it was received, in place of the oldest kept."""
-    entry.time = at
-    entry.value = value
-    entry.status = status
-    # Counts on to 2 * REMEMBERED and back to REMEMBERED: full stays full, and nothing overflows.
-    s.remembered = s.remembered + 1 if s.remembered + 1 < 2 * REMEMBERED else REMEMBERED
 
 
 @kernel
@@ -340,9 +183,11 @@ def _accept(s: Any, at: int, value: float) -> None:
 
 
 @kernel
-def _suspect(s: Any, rule: Any, ring: _F64, suspects: _F64, value: float) -> bool:
+def _suspect(s: Any, rule: Any, memory: Memory, value: float) -> bool:
     """Keep one more outlier of a row; whether the level has moved, and statistics began anew there."""
+    ring, suspects = memory.ring, memory.suspects
     suspects[rule.suspects + s.run] = value
+    memory.suspects_dirty[(rule.suspects + s.run) >> _F64_SHIFT] = 1
     s.run += 1
     if s.run < rule.rebaseline:
         return False
@@ -350,10 +195,21 @@ def _suspect(s: Any, rule: Any, ring: _F64, suspects: _F64, value: float) -> boo
     newest = rule.suspects + rule.rebaseline - n
     for j in range(n):
         ring[rule.ring + j] = suspects[newest + j]
+        memory.ring_dirty[(rule.ring + j) >> _F64_SHIFT] = 1
     s.count = n
     s.head = n % rule.window
     _recount(s, rule, ring)
     return True
+
+
+@kernel
+def _go_by_new_clock(s: Any, note: Any, tag: int, time: int, reasons: int) -> None:
+    """Begin anew with a source's clock that was set back: what came before is of another time."""
+    _note(note, CLOCK_BACK_NOTE, tag, time, reasons, 0.0, 0.0)
+    note.left = s.newest
+    s.good_time = s.judged = s.changed = NO_TIME
+    s.held = np.nan
+    s.count = s.head = s.run = 0
 
 
 @kernel
@@ -410,31 +266,53 @@ def _report(  # noqa: PLR0917 - a compiled loop's state is passed, not captured
 
 
 @kernel
-def judge(  # noqa: C901, PLR0912 - parted further, the calls would cost more than the checks
-    rows: Rows, memory: Memory, rules: _Void, notes: _Void
+def judge(  # noqa: C901, PLR0912, PLR0915 - parted further, the calls would cost more than the checks
+    rows: Rows,
+    memory: Memory,
+    rules: _Void,
+    notes: _Void,
+    live: bool,  # noqa: FBT001 - a kernel takes no keywords
 ) -> int:
     """Judge rows in order; the number of notes written (at most two a row)."""
     # Arrays are taken out of the tuples once, and go only to the calls that are rare: each passing on of
     # an array counts its references, which costs more than the checks.
     tags, times, values, statuses, marks, arrivals, keep = rows
-    states, ring, suspects, seen = memory
+    states, ring, _, seen, ring_dirty, _, seen_dirty = memory
+    bits = values.view(np.uint64)
     written = 0
     for i in range(len(tags)):
         tag, time, value, given = int(tags[i]), int(times[i]), values[i], int(statuses[i])
         s, rule = states[tag], rules[tag]
+        mark = fingerprint(bits[i], value, given)
         late = time < s.newest
-        at = time if time > s.newest_at else _placed(s, seen, tag, time, value, given)
+        last = time > s.highest
+        at, index = (time, 0) if last else placed(s, rule, seen, time, mark)
         # The newest sample once more is a sign of life; an older one is only a redelivery.
         if at != NO_TIME or time == s.newest:
             s.arrival = max(s.arrival, arrivals[i])
         if at == NO_TIME:
             keep[i] = False
             continue
-        if not late or not _forgotten(s, seen, tag, time):
-            _remember(s, seen[tag, s.remembered % REMEMBERED], at, value, given)
-        s.newest = max(s.newest, time)
-        s.newest_at = max(s.newest_at, at)
-        reasons = int(marks[i]) | (_SAME_TIME if at != time else 0) | (_LATE if late else 0)
+        reasons = int(marks[i]) | (_SAME_TIME if at != time else 0)
+        if not late:
+            if live:
+                s.back_run = 0
+            s.newest = time
+            s.newest_at = max(s.newest_at, at)
+        elif live and clock_is_back(s, time, arrivals[i]):
+            late = False
+            reasons |= _CLOCK_BACK
+            _go_by_new_clock(s, notes[written], tag, at, reasons)
+            written += 1
+            s.newest = time
+            s.newest_at = at
+        else:
+            reasons |= _LATE
+            s.newest_at = max(s.newest_at, at)
+        if last:
+            append(s, rule, seen, seen_dirty, at, mark)
+        else:
+            insert(s, rule, seen, seen_dirty, index, at, mark)
         status, reasons = _at_sight(rule, value, given, reasons)
         if not np.isfinite(value):
             values[i] = np.nan
@@ -448,7 +326,7 @@ def judge(  # noqa: C901, PLR0912 - parted further, the calls would cost more th
             clean = status >> _SHIFT == 0
             if found and clean and rule.rebaseline > 0:
                 left = s.origin + s.mean
-                if _suspect(s, rule, ring, suspects, value):
+                if _suspect(s, rule, memory, value):
                     # The sample that proves the new level is its first good one.
                     found = 0
                     _accept(s, at, value)
@@ -458,6 +336,7 @@ def judge(  # noqa: C901, PLR0912 - parted further, the calls would cost more th
                 slot = rule.ring + s.head
                 _enter(s, rule, ring[slot], value)
                 ring[slot] = value
+                ring_dirty[slot >> _F64_SHIFT] = 1
                 _accept(s, at, value)
                 if s.head == 0:
                     _recount(s, rule, ring)  # once a turn, so that rounding never adds up

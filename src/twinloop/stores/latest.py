@@ -37,6 +37,8 @@ def latest_path(directory: Path, covered: int) -> Path:
 class Latest:
     """The newest row of each tag by its time; of two with one time the one stored first.
 
+    From a row with reason CLOCK_BACK on, whose source's clock was set back, those before it do not count.
+
     Args:
         names: full tag names by index, to know whom an event is about.
     """
@@ -62,12 +64,27 @@ class Latest:
         tag = rows["tag"].to_numpy()
         self._make_room(int(tag.max()) + 1)
         np.maximum.at(self._heard, tag, rows["offset"].to_numpy())
+        back = (rows["reasons"].to_numpy() & np.uint32(Reason.CLOCK_BACK)) != 0
+        if back.any():
+            rows = self._begin_anew(rows, back)
+            tag = rows["tag"].to_numpy()
         last = np.flatnonzero(np.append(tag[1:] != tag[:-1], True))  # rows come sorted by (tag, time)
         both = pa.concat_tables([self._rows, rows.take(pa.array(last))])
         tag, time, offset = (both[name].to_numpy() for name in ("tag", "time", "offset"))
         order = np.lexsort((-offset, time, tag))
         newest = order[np.append(tag[order][1:] != tag[order][:-1], True)]
         self._rows = both.take(pa.array(newest)).combine_chunks()
+
+    def _begin_anew(self, rows: pa.Table, back: npt.NDArray[np.bool_]) -> pa.Table:
+        """Leave out, here and of new rows, what was stored before its source's clock was set back."""
+        since = np.full(len(self._heard), -1, np.int64)
+        np.maximum.at(since, rows["tag"].to_numpy()[back], rows["offset"].to_numpy()[back])
+        kept, new = (
+            each.filter(pa.array(each["offset"].to_numpy() >= since[each["tag"].to_numpy()]))
+            for each in (self._rows, rows)
+        )
+        self._rows = kept
+        return new
 
     def add_events(self, events: pa.Table) -> None:
         """Take up events as a segment has them: only changes of a tag's status matter here."""

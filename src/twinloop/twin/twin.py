@@ -116,6 +116,11 @@ class Twin:
         now = _Now(tick, beliefs, events)
         return [self._snapshot(int(place), views.get(int(place)), now) for place in np.flatnonzero(due)]
 
+    def clock_set(self, by_ns: int) -> None:
+        """Let the host's clock, set by so much, move no model: each goes on from its last tick."""
+        for group in self._groups:
+            group.time[group.ready] += by_ns
+
     def _snapshot(self, place: int, view: _View | None, now: _Now) -> Snapshot:
         spec, health, tags = self._specs[place], self._health[place], self._tags[place]
         problem = view.problem if view else ""
