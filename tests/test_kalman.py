@@ -13,7 +13,7 @@ from support.filters import F64, I64, START_NS, samples, table
 from twinloop.batch import NO_TIME
 from twinloop.estimation.consistency import nis_band
 from twinloop.estimation.kalman import GATE_NIS, NIS_SAMPLES, UNCERTAIN_VARIANCE, KalmanBank, Reset
-from twinloop.estimation.kalman_kernel import GOOD_STREAK, START_RATE
+from twinloop.estimation.kalman_state import GOOD_STREAK, START_RATE
 from twinloop.status import BAD, GOOD, UNCERTAIN, Reason
 from twinloop.tags import SECOND_NS, Tag, TagTable
 

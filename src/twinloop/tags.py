@@ -16,6 +16,7 @@ from twinloop.units import conversion
 
 __all__ = [
     "DEFAULT_REBASELINE",
+    "DEFAULT_REWIND_NS",
     "Refusal",
     "Resolver",
     "Route",
@@ -27,6 +28,7 @@ __all__ = [
 
 SECOND_NS: Final = 1_000_000_000
 DEFAULT_REBASELINE: Final = 10
+DEFAULT_REWIND_NS: Final = 60 * SECOND_NS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ class Tag:
         every_ns: cycle tier, ns.
         noise: measurement standard deviation; NaN means "estimate it from the data".
         rate_noise: how fast the rate wanders, unit/s per sqrt(s).
+        rewind_ns: how late a sample may be and still be folded into the belief, ns; 0 off.
         analogue: whether the filter applies (booleans and enumerations are only held).
         fill: what stands in for bad or missing values: `hold`, `linear`, `model` or `none`.
     """
@@ -72,6 +75,7 @@ class Tag:
     every_ns: int = SECOND_NS
     noise: float = math.nan
     rate_noise: float = math.nan
+    rewind_ns: int = DEFAULT_REWIND_NS
     analogue: bool = True
     fill: str = "hold"
 
@@ -92,6 +96,7 @@ _COLUMNS: Final[dict[str, type]] = {
     "every_ns": np.int64,
     "noise": np.float64,
     "rate_noise": np.float64,
+    "rewind_ns": np.int64,
     "analogue": np.bool_,
 }
 
