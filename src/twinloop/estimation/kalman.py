@@ -116,8 +116,16 @@ class KalmanBank:
         n = len(batch)
         if n and not (batch.tag.min() >= 0 and batch.tag.max() < len(self)):
             raise ValueError(f"a tag index of the batch is outside the table of {len(self)} tags")
-        given = (_plain(column) for column in (batch.tag, batch.time, batch.value, batch.status))
-        rows = Rows(*given, batch.reasons.copy(), np.empty(n), np.empty(n), np.empty(n))
+        rows = Rows(
+            tag=_plain(batch.tag),
+            time=_plain(batch.time),
+            value=_plain(batch.value),
+            status=_plain(batch.status),
+            reasons=batch.reasons.copy(),
+            estimate=np.empty(n),
+            std=np.empty(n),
+            rate=np.empty(n),
+        )
         begun = np.empty(n, BEGUN)
         count = fold(self._memory, rows, begun)
         if count and resets is not None:
@@ -204,7 +212,7 @@ class KalmanBank:
 
     @property
     def pages(self) -> Mapping[str, Pages]:
-        """`samples`, the ring of each tag's newest samples, and `kept`, the beliefs to fold them again from."""
+        """`samples`, each tag's newest ones, and `kept`, the beliefs to fold them again from."""
         return {"samples": self._samples, "kept": self._kept}
 
     def small(self) -> bytes:
@@ -307,7 +315,7 @@ def _rules(table: TagTable) -> npt.NDArray[np.void]:
     rules["period"] = period
     rules["coast"] = COAST_PERIODS * period
     rules["rewind"] = np.where(rules["analogue"] > 0, np.maximum(table.column("rewind_ns"), 0), 0)
-    rules["rebaseline"] = np.maximum(table.column("rebaseline"), 1)
+    rules["rebaseline"] = np.clip(table.column("rebaseline"), 1, 2**31 - 1)
     for index, tag in table.items():
         rules["unit"][index] = zlib.crc32(tag.unit.encode())
     # No reading can be less certain than "somewhere in the instrument's range".

@@ -1,5 +1,7 @@
 """The compiled loop of the filter bank: rows in order, each tag's own irregular times.
 
+Everything the loop calls stands in this file, because the on-disk cache notices only its own file.
+
 Everything about covariances is kept in units of the tag's own noise variance, as factors P = U D U':
 
     P / noise^2 = [[d0 + u^2 d1, u d1], [u d1, d1]]      d0, d1 > 0
@@ -155,7 +157,8 @@ def _start(s: Any, rule: Any, time: int, value: float, factor: float) -> None:
 def _restart(s: Any, rule: Any, time: int, value: float, factor: float) -> None:
     """Begin anew from the last two gated samples (two-point differencing), so that a ramp is caught too."""
     apart = _gap(time, s.gated_time)
-    before, before_factor, pair = s.gated_value, s.gated_factor, s.streak > 1
+    before, pair = s.gated_value, s.streak > 1
+    before_factor = 1.0 if s.gated_good else UNCERTAIN_VARIANCE
     _start(s, rule, time, value, factor)
     s.resets += 1
     # Perhaps it is the noise that has grown: learn it quickly and gate nothing meanwhile.
@@ -238,7 +241,7 @@ def _filter(s: Any, rule: Any, time: int, value: float, good: bool) -> int:  # n
             return RESET
         s.gated_time = time
         s.gated_value = value
-        s.gated_factor = factor
+        s.gated_good = good
         return GATED
     if settled and math.isnan(rule.variance):
         _learn_noise(s, deviation, variance)
@@ -250,7 +253,7 @@ def _filter(s: Any, rule: Any, time: int, value: float, good: bool) -> int:  # n
     s.d0 = d0 * kept
     s.d1 = d1 * (inner / total)
     s.u = u * kept
-    s.used += 1
+    s.used = 2
     s.streak = 0
     s.good_streak = 0
     return USED
@@ -347,16 +350,14 @@ def _place(memory: Memory, tag: int, time: int) -> int:
 
 
 @kernel
-def _refold(
-    memory: Memory, rows: Rows, row: int, place: int, begun: Any
-) -> bool:
+def _refold(memory: Memory, rows: Rows, row: int, place: int, begun: Any) -> bool:
     """Put a late sample into its place and fold all after it again, from the newest belief kept before it.
 
     Whether this leaves more beliefs begun anew than there were: the newest of them is written down then.
     """
     tag, tags = rows.tag[row], len(memory.state)
     s, rule = memory.state[tag], memory.rules[tag]
-    folded, resets = s.folded, s.resets
+    folded, resets, found = s.folded, s.resets, False
     start = place // KEEP_EVERY * KEEP_EVERY
     memory.state[tag] = memory.kept[_keep_slot(start, tag, tags)]
     for k in range(start, place):
@@ -380,13 +381,14 @@ def _refold(
             rows.estimate[row], rows.std[row], rows.rate[row] = _belief(s, rule, time)
         if outcome == RESET and mark & RESET_MARK == 0:
             begun.time, begun.before, begun.after = time, held, s.value
+            found = True
         sample.time = time
         sample.value = value
         sample.mark = mark & GOOD_MARK | (RESET_MARK if outcome == RESET else 0)
         _soil(memory.samples_dirty, slot, SAMPLE_SIZE)
         time, value, mark = next_time, next_value, next_mark
     begun.tag = tag
-    return bool(s.resets > resets)
+    return found and bool(s.resets > resets)
 
 
 @kernel

@@ -70,8 +70,10 @@ RING: Final = 128
 KEEP_EVERY: Final = 32
 """Before every so many samples the whole belief is kept: folding again begins there."""
 CHUNK: Final = 8
-"""So many samples of a tag lie side by side, then those of the next tag: tags that go at one pace write to the
-same pages of memory and of a checkpoint, and folding again still reads along."""
+"""So many samples of a tag lie side by side, then those of the next tag.
+
+Tags that go at one pace then write to the same pages of memory and of a checkpoint.
+"""
 
 # The belief's `kind`, its own small state machine.
 NOTHING: Final = 0  # no usable sample yet
@@ -83,6 +85,7 @@ USED: Final = 1
 GATED: Final = 2
 RESET: Final = 3  # the last of too many gated samples: the belief begins anew from it
 
+# Small, and what every sample touches first: with many tags the loop waits for memory, not for sums.
 STATE: Final = np.dtype(
     [
         ("time", "<i8"),  # of the newest sample used, ns
@@ -95,33 +98,33 @@ STATE: Final = np.dtype(
         ("noise_count", "<i8"),  # deviations behind an estimated noise
         ("quantum", "<f8"),  # smallest change between good samples; 0 before any
         ("last", "<f8"),  # newest good sample
-        ("kind", "<i8"),
-        ("used", "<i8"),  # samples used since the belief began
-        ("streak", "<i8"),  # gated samples in a row
-        ("good_streak", "<i8"),  # Good ones among the newest of them, in a row
-        ("gated_time", "<i8"),  # the newest of them: time, value, variance factor
-        ("gated_value", "<f8"),
-        ("gated_factor", "<f8"),
         ("nis", "<f8"),
         ("nis_sum", "<f8"),
         ("nis_count", "<i8"),
+        ("folded", "<i8"),  # samples given to the filter since the ring began; 0 where there is none
+        ("kind", "<u1"),
+        ("used", "<u1"),  # samples used since the belief began; 2 stands for more, too
+        ("good_streak", "<u1"),  # Good ones among the newest gated samples, in a row
+        ("gated_good", "<u1"),  # whether the newest gated sample was Good
+        ("streak", "<i4"),  # gated samples in a row
+        ("gated_time", "<i8"),  # the newest of them
+        ("gated_value", "<f8"),
         ("gated", "<i8"),  # in all
         ("resets", "<i8"),
-        ("folded", "<i8"),  # samples given to the filter since the ring began; 0 where there is none
     ]
 )
 RULE: Final = np.dtype(
     [
-        ("analogue", "<i8"),
         ("variance", "<f8"),  # noise^2; NaN: estimate it
         ("rate_noise", "<f8"),  # unit/s per sqrt(s); NaN: relative to noise
         ("relative", "<f8"),  # the default, in noise/s per sqrt(s)
         ("period", "<f8"),  # s
         ("coast", "<f8"),  # s
-        ("rebaseline", "<i8"),
         ("std_max", "<f8"),
         ("rewind", "<i8"),  # ns; 0: late samples change nothing, and there is no ring
-        ("unit", "<i8"),  # a print of the unit the numbers are in; not read here
+        ("rebaseline", "<i4"),
+        ("unit", "<u4"),  # a print of the unit the numbers are in; not read here
+        ("analogue", "<u1"),
     ]
 )
 SAMPLE: Final = np.dtype(
