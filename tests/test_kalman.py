@@ -13,7 +13,7 @@ from support.filters import F64, I64, START_NS, samples, table
 from twinloop.batch import NO_TIME
 from twinloop.estimation.consistency import nis_band
 from twinloop.estimation.kalman import GATE_NIS, NIS_SAMPLES, UNCERTAIN_VARIANCE, KalmanBank, Reset
-from twinloop.estimation.kalman_kernel import GOOD_STREAK, START_RATE
+from twinloop.estimation.kalman_state import GOOD_STREAK, START_RATE
 from twinloop.status import BAD, GOOD, UNCERTAIN, Reason
 from twinloop.tags import SECOND_NS, Tag, TagTable
 
@@ -125,8 +125,8 @@ def test_a_value_no_filter_can_use_changes_nothing_whatever_its_status(value: fl
     assert np.isfinite(result.estimate).all()
 
 
-def test_a_late_sample_changes_no_belief() -> None:
-    bank = KalmanBank(table())
+def test_a_late_sample_changes_no_belief_where_rewind_is_off() -> None:
+    bank = KalmanBank(table(rewind_ns=0))
     bank.step(samples(20.0 + 0.1 * np.arange(100)))
     before, now = bank.snapshot(), bank.std[0]
 
@@ -146,7 +146,7 @@ def test_a_late_rows_deviation_covers_its_error(lag_s: int) -> None:
         kicks = random.normal(0.0, 0.05, n)
         rate = np.cumsum(kicks)
         truth = np.cumsum(rate + random.normal(0.0, 0.05 / math.sqrt(12.0), n) - 0.5 * kicks)
-        bank = KalmanBank(table(noise=0.5, rate_noise=0.05))
+        bank = KalmanBank(table(noise=0.5, rate_noise=0.05, rewind_ns=0))
         bank.step(samples(truth + random.normal(0.0, 0.5, n)))
         row = n - 1 - lag_s
         late = bank.step(samples([0.0], times=[START_NS + row * SECOND_NS]))

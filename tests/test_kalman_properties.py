@@ -210,7 +210,7 @@ def test_a_tag_that_becomes_a_switch_starts_afresh() -> None:
 
 @pytest.mark.parametrize("spoil", [b"", b"something else, and long enough for a header"])
 def test_bytes_that_are_no_state_are_refused(spoil: bytes) -> None:
-    with pytest.raises(ValueError, match="not a state"):
+    with pytest.raises(ValueError, match="not a paged state"):
         KalmanBank(table()).restore(spoil)
 
 
@@ -219,8 +219,14 @@ def test_a_state_of_more_tags_or_a_torn_one_is_refused() -> None:
 
     with pytest.raises(ValueError, match="3 tags does not fit"):
         KalmanBank(table(tags=2)).restore(state)
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="truncated"):
         KalmanBank(table(tags=3)).restore(state[:-1])
+
+
+@pytest.mark.parametrize("spoil", [b"", b"something else, and long enough for a header"])
+def test_a_small_part_that_is_no_state_is_refused(spoil: bytes) -> None:
+    with pytest.raises(ValueError, match="not a state"):
+        KalmanBank(table()).adopt(spoil, {})
 
 
 def test_the_default_rate_noise_follows_the_cycle_period() -> None:

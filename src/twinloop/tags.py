@@ -17,6 +17,7 @@ from twinloop.units import conversion
 __all__ = [
     "DEFAULT_REBASELINE",
     "DEFAULT_REMEMBER",
+    "DEFAULT_REWIND_NS",
     "Refusal",
     "Resolver",
     "Route",
@@ -29,6 +30,7 @@ __all__ = [
 SECOND_NS: Final = 1_000_000_000
 DEFAULT_REBASELINE: Final = 10
 DEFAULT_REMEMBER: Final = 4096
+DEFAULT_REWIND_NS: Final = 60 * SECOND_NS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,7 @@ class Tag:
         every_ns: cycle tier, ns.
         noise: measurement standard deviation; NaN means "estimate it from the data".
         rate_noise: how fast the rate wanders, unit/s per sqrt(s).
+        rewind_ns: how late a sample may be and still be folded into the belief, ns; 0 off.
         analogue: whether the filter applies (booleans and enumerations are only held).
         fill: what stands in for bad or missing values: `hold`, `linear`, `model` or `none`.
     """
@@ -76,6 +79,7 @@ class Tag:
     every_ns: int = SECOND_NS
     noise: float = math.nan
     rate_noise: float = math.nan
+    rewind_ns: int = DEFAULT_REWIND_NS
     analogue: bool = True
     fill: str = "hold"
 
@@ -97,6 +101,7 @@ _COLUMNS: Final[dict[str, type]] = {
     "every_ns": np.int64,
     "noise": np.float64,
     "rate_noise": np.float64,
+    "rewind_ns": np.int64,
     "analogue": np.bool_,
 }
 

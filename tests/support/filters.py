@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from twinloop.batch import Batch
 from twinloop.status import GOOD
-from twinloop.tags import SECOND_NS, Tag, TagTable
+from twinloop.tags import DEFAULT_REWIND_NS, SECOND_NS, Tag, TagTable
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -19,10 +19,16 @@ START_NS: Final = 1_700_000_000 * SECOND_NS
 
 
 def table(
-    *, noise: float = 0.5, rate_noise: float = math.nan, tags: int = 1, rebaseline: int = 10
+    *,
+    noise: float = 0.5,
+    rate_noise: float = math.nan,
+    tags: int = 1,
+    rebaseline: int = 10,
+    rewind_ns: int = DEFAULT_REWIND_NS,
 ) -> TagTable:
+    rules = {"noise": noise, "rate_noise": rate_noise}
     return TagTable(
-        Tag(name=f"A.t{i}", asset="A", noise=noise, rate_noise=rate_noise, rebaseline=rebaseline)
+        Tag(name=f"A.t{i}", asset="A", rebaseline=rebaseline, rewind_ns=rewind_ns, **rules)
         for i in range(tags)
     )
 

@@ -85,6 +85,7 @@ def tag_of(config: PlantConfig, asset: str, name: str) -> Tag:
         every_ns=rules.every,
         noise=rules.noise or math.nan,
         rate_noise=rules.rate_noise or math.nan,
+        rewind_ns=rules.rewind or 0,
         analogue=analogue,
         fill=rules.fill,
     )

@@ -34,7 +34,7 @@ from twinloop.config.fields import (
     whole,
 )
 from twinloop.config.text import SECOND_NS, show
-from twinloop.tags import DEFAULT_REBASELINE, DEFAULT_REMEMBER
+from twinloop.tags import DEFAULT_REBASELINE, DEFAULT_REMEMBER, DEFAULT_REWIND_NS
 
 __all__ = [
     "AssetConfig",
@@ -274,6 +274,10 @@ class TagRules(Section):
     )
     rate_noise: OptionalNumber = Field(
         None, description="how fast the rate wanders, unit/s per sqrt(s); default: from `noise` and the data"
+    )
+    rewind: OptionalDuration = Field(
+        DEFAULT_REWIND_NS,
+        description="a sample late by no more is folded into the estimate at its place; 0 or `off`: none is",
     )
     fill: Annotated[Literal["hold", "linear", "model", "none"], ONE_OF] = Field(
         "hold", description="what stands in for bad or missing values"

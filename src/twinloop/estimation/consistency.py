@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from twinloop.estimation.kalman_kernel import NIS_SAMPLES
+from twinloop.estimation.kalman_state import NIS_SAMPLES
 
 __all__ = ["chi_square_cdf", "chi_square_quantile", "nis_band", "running_nis_band"]
 

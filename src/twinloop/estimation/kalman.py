@@ -10,29 +10,31 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from twinloop.batch import NO_TIME, Batch
-from twinloop.estimation.kalman_kernel import (
+from twinloop.estimation.kalman_kernel import Memory, Rows, fold, look, variances
+from twinloop.estimation.kalman_state import (
+    BEGUN,
+    CHUNK,
     COAST_PERIODS,
     GATE_NIS,
-    GATED,
+    KEEP_EVERY,
     NIS_SAMPLES,
     NOTHING,
     RELATIVE_RATE_NOISE,
-    RESET,
+    RING,
     RULE,
+    SAMPLE,
     STATE,
     UNCERTAIN_VARIANCE,
-    fold,
-    look,
-    variances,
 )
-from twinloop.status import Reason
+from twinloop.pages import PAGE_SHIFT, Pages, take_up, whole
 from twinloop.tags import SECOND_NS, TagTable
 
 __all__ = [
@@ -50,12 +52,14 @@ I64 = npt.NDArray[np.int64]
 
 _HEADER: Final = struct.Struct("<8sHHHxxQ")  # magic, version, bytes of a state, bytes of a rule, tags
 _MAGIC: Final = b"TLKALMAN"
-_VERSION: Final = 3
+_VERSION: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
     """A belief that began anew because too many samples in a row were beyond its gate.
+
+    Where a late sample made it so, `time` is older than the belief's newest sample.
 
     Attributes:
         tag: index into the `TagTable`.
@@ -74,12 +78,21 @@ class KalmanBank:
     """Beliefs about every tag's value and rate; they depend on the samples, never on how they are batched.
 
     Args:
-        table: the tags; `noise`, `rate_noise`, `every_ns`, `rebaseline`, `low`, `high` and `analogue` count.
+        table: the tags; `noise`, `rate_noise`, `every_ns`, `rebaseline`, `low`, `high`, `analogue` and
+            `rewind_ns` count.
     """
 
     def __init__(self, table: TagTable) -> None:
         self._rules = _rules(table)
         self._state = np.zeros(len(table), STATE)
+        self._samples = Pages(SAMPLE, (RING // CHUNK, len(table), CHUNK))
+        self._kept = Pages(STATE, (RING // KEEP_EVERY, len(table)))
+        self._memory = self._lay_out()
+
+    def _lay_out(self) -> Memory:
+        """The same memory as the kernel sees it."""
+        samples, kept = (pages.array.reshape(-1) for pages in (self._samples, self._kept))
+        return Memory(self._state, self._rules, samples, kept, self._samples.dirty, self._kept.dirty)
 
     def __len__(self) -> int:
         return len(self._state)
@@ -88,12 +101,14 @@ class KalmanBank:
         """The rows with `estimate`, `estimate_std` and `rate`, and INNOVATION where a sample was gated.
 
         A row's estimate is the belief at the row's time, after its sample where that was used. Bad, empty,
-        gated and late rows change no belief: theirs is predicted (or, late, traced back) by the model from
-        the newest sample used, and its deviation says so. NaN stands for "nothing known yet".
+        gated and too late rows change no belief: theirs is predicted (or, late, traced back) by the model
+        from the newest sample used, and its deviation says so. A late sample within the tag's `rewind` is
+        folded in at its place: the belief is then what time order would have given. NaN stands for "nothing
+        known yet".
 
         Args:
             batch: judged samples in the order received; any tags, any number of rows.
-            resets: is given every belief that began anew.
+            resets: is given every belief that began anew; of several through one late sample the newest.
 
         Raises:
             ValueError: a row's tag is not in the table.
@@ -101,27 +116,22 @@ class KalmanBank:
         n = len(batch)
         if n and not (batch.tag.min() >= 0 and batch.tag.max() < len(self)):
             raise ValueError(f"a tag index of the batch is outside the table of {len(self)} tags")
-        # One memory layout, so that the kernel is compiled once: columns may come from read-only buffers.
-        tag, time, value, status = (
-            np.require(column, requirements=["C", "W"])
-            for column in (batch.tag, batch.time, batch.value, batch.status)
+        rows = Rows(
+            tag=_plain(batch.tag),
+            time=_plain(batch.time),
+            value=_plain(batch.value),
+            status=_plain(batch.status),
+            reasons=batch.reasons.copy(),
+            estimate=np.empty(n),
+            std=np.empty(n),
+            rate=np.empty(n),
         )
-        estimate, std, rate, before = (np.empty(n) for _ in range(4))
-        outcome = np.empty(n, np.uint8)
-        begun = fold(self._state, self._rules, tag, time, value, status, estimate, std, rate, before, outcome)
-        if begun and resets is not None:
-            resets.extend(
-                Reset(
-                    tag=int(tag[row]),
-                    time=int(time[row]),
-                    before=float(before[row]),
-                    after=float(estimate[row]),
-                )
-                for row in np.flatnonzero(outcome == RESET)
-            )
-        gated = np.where(outcome == GATED, np.uint32(Reason.INNOVATION), np.uint32(0))
+        begun = np.empty(n, BEGUN)
+        count = fold(self._memory, rows, begun)
+        if count and resets is not None:
+            resets.extend(Reset(*note) for note in begun[:count].tolist())
         return batch.with_columns(
-            estimate=estimate, estimate_std=std, rate=rate, reasons=batch.reasons | gated
+            estimate=rows.estimate, estimate_std=rows.std, rate=rows.rate, reasons=rows.reasons
         )
 
     def at(self, time_ns: int) -> tuple[F64, F64, F64]:
@@ -200,33 +210,96 @@ class KalmanBank:
         out: F64 = self.noise[tag] ** 2 * (upper @ np.diag([s["d0"], s["d1"]]) @ upper.T)
         return out
 
-    def snapshot(self) -> bytes:
-        """All beliefs and the rules they were formed by, little endian, with a versioned header."""
+    @property
+    def pages(self) -> Mapping[str, Pages]:
+        """`samples`, each tag's newest ones, and `kept`, the beliefs to fold them again from."""
+        return {"samples": self._samples, "kept": self._kept}
+
+    def small(self) -> bytes:
+        """The present beliefs and the rules they were formed by, little endian, with a versioned header."""
         header = _HEADER.pack(_MAGIC, _VERSION, STATE.itemsize, RULE.itemsize, len(self))
         return header + self._state.tobytes() + self._rules.tobytes()
 
-    def restore(self, state: bytes) -> None:
+    def adopt(self, small: bytes, arrays: Mapping[str, bytes | memoryview]) -> None:
         """Take up beliefs; tags that are new since start afresh, so do those that changed nature or unit.
 
-        A tag whose `noise` changed keeps its belief, deviation and all, and is judged by the new noise.
+        A tag whose `noise` changed keeps its belief, deviation and all, and is judged by the new noise. One
+        whose `rewind` is 0 now forgets its samples. Pages that differ from what was given are marked.
+
+        Raises:
+            ValueError: it is not a state of this version, or of more tags than the table has.
+        """
+        count = _count(small, len(self))
+        state = np.frombuffer(small, STATE, count, _HEADER.size).copy()
+        rules = np.frombuffer(small, RULE, count, _HEADER.size + count * STATE.itemsize)
+        samples, kept = (
+            _array(arrays.get(name, b""), (*pages.array.shape[:1], count, *pages.array.shape[2:]), pages)
+            for name, pages in self.pages.items()
+        )
+        now = self._rules[:count]
+        for beliefs in (state, *kept):
+            _take_new_noise(beliefs, rules, now)
+        afresh = (rules["analogue"] != now["analogue"]) | (rules["unit"] != now["unit"])
+        state[afresh] = np.zeros((), STATE)
+        dropped = afresh | (now["rewind"] == 0)
+        state["folded"][dropped] = 0
+        samples[:, dropped] = np.zeros((), SAMPLE)
+        kept[:, dropped] = np.zeros((), STATE)
+        self._state[:] = np.zeros((), STATE)
+        self._state[:count] = state
+        for name, array in (("samples", samples), ("kept", kept)):
+            _fill(self.pages[name], array, arrays[name])
+
+    def snapshot(self) -> bytes:
+        """All of the state: `small` and the arrays of `pages`."""
+        return whole(self)
+
+    def restore(self, state: bytes) -> None:
+        """The inverse of `snapshot`; what becomes of changed tags is said at `adopt`.
 
         Raises:
             ValueError: the bytes are not a state of this version, or are of more tags than the table has.
         """
-        if len(state) < _HEADER.size:
-            raise ValueError("not a state of the filter bank: too short")
-        magic, version, state_size, rule_size, count = _HEADER.unpack_from(state)
-        if magic != _MAGIC or (version, state_size, rule_size) != (_VERSION, STATE.itemsize, RULE.itemsize):
-            raise ValueError(f"not a state of the filter bank in version {_VERSION}")
-        if count > len(self) or len(state) != _HEADER.size + count * (state_size + rule_size):
-            raise ValueError(f"a state of {count} tags does not fit the filter bank of {len(self)}")
-        kept = np.frombuffer(state, STATE, count, _HEADER.size).copy()
-        rules = np.frombuffer(state, RULE, count, _HEADER.size + count * state_size).copy()
-        _take_new_noise(kept, rules, self._rules[:count])
-        for name in ("analogue", "unit"):
-            kept[rules[name] != self._rules[name][:count]] = np.zeros((), STATE)
-        self._state = np.zeros(len(self), STATE)
-        self._state[:count] = kept
+        take_up(self, state)
+
+
+def _plain(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The column in the one memory layout the kernel is compiled for; a log's entries are read-only."""
+    fits = column.flags.c_contiguous and column.flags.writeable
+    return column if fits else np.require(column, requirements=["C", "W"])
+
+
+def _count(small: bytes, tags: int) -> int:
+    """How many tags a state is of. Raises ValueError where it is none that a bank of `tags` could take up."""
+    if len(small) < _HEADER.size:
+        raise ValueError("not a state of the filter bank: too short")
+    magic, version, state_size, rule_size, count = _HEADER.unpack_from(small)
+    if magic != _MAGIC or (version, state_size, rule_size) != (_VERSION, STATE.itemsize, RULE.itemsize):
+        raise ValueError(f"not a state of the filter bank in version {_VERSION}")
+    if count > tags or len(small) != _HEADER.size + count * (state_size + rule_size):
+        raise ValueError(f"a state of {count} tags does not fit the filter bank of {tags}")
+    return int(count)
+
+
+def _array(data: bytes | memoryview, shape: tuple[int, ...], like: Pages) -> npt.NDArray[np.void]:
+    """A copy of an array kept for so many tags. Raises ValueError where it is not of that size."""
+    dtype = like.array.dtype
+    if len(data) != int(np.prod(shape)) * dtype.itemsize:
+        raise ValueError(f"{len(data)} bytes of samples or beliefs do not fit the state of {shape[1]} tags")
+    return np.frombuffer(data, dtype).reshape(shape).copy()
+
+
+def _fill(pages: Pages, array: npt.NDArray[np.void], given: bytes | memoryview) -> None:
+    """Take up an array of as many tags or fewer; marks the pages that are not as given."""
+    if array.shape != pages.array.shape:
+        pages.fill(bytes(pages.nbytes))
+        pages.array[:, : array.shape[1]] = array
+        pages.soil()
+        return
+    data = array.tobytes()
+    pages.fill(data)
+    other = np.frombuffer(data, np.uint8) != np.frombuffer(given, np.uint8)
+    pages.dirty[np.flatnonzero(other) >> PAGE_SHIFT] = 1
 
 
 def _rules(table: TagTable) -> npt.NDArray[np.void]:
@@ -241,7 +314,8 @@ def _rules(table: TagTable) -> npt.NDArray[np.void]:
     rules["relative"] = RELATIVE_RATE_NOISE / period**1.5
     rules["period"] = period
     rules["coast"] = COAST_PERIODS * period
-    rules["rebaseline"] = np.maximum(table.column("rebaseline"), 1)
+    rules["rewind"] = np.where(rules["analogue"] > 0, np.maximum(table.column("rewind_ns"), 0), 0)
+    rules["rebaseline"] = np.clip(table.column("rebaseline"), 1, 2**31 - 1)
     for index, tag in table.items():
         rules["unit"][index] = zlib.crc32(tag.unit.encode())
     # No reading can be less certain than "somewhere in the instrument's range".

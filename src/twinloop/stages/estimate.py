@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from twinloop.batch import Batch
 from twinloop.estimation.kalman import KalmanBank, Reset
+from twinloop.pages import Pages
 from twinloop.records import Event, EventKind, Tick
 from twinloop.tags import TagTable
 
@@ -75,8 +78,25 @@ class EstimateStage:
     def tick(self, tick: Tick, events: list[Event]) -> None:
         """Nothing: a belief at any later time is computed when it is asked for."""
 
+    @property
+    def pages(self) -> Mapping[str, Pages]:
+        """`KalmanBank.pages`: the samples kept for late ones to be folded in."""
+        return self.bank.pages
+
+    def small(self) -> bytes:
+        """The present beliefs."""
+        return self.bank.small()
+
+    def adopt(self, small: bytes, arrays: Mapping[str, bytes | memoryview]) -> None:
+        """Take up beliefs and samples, as `restore` does.
+
+        Raises:
+            ValueError: it is not a state of this stage and version.
+        """
+        self.bank.adopt(small, arrays)
+
     def snapshot(self) -> bytes:
-        """All beliefs."""
+        """All beliefs and the samples kept."""
         return self.bank.snapshot()
 
     def restore(self, state: bytes) -> None:
