@@ -225,17 +225,21 @@ def test_a_merge_that_meets_a_broken_file_has_the_whole_written_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plant = Plant(tmp_path)
-    for _ in range(3):
+    for number in range(6):
         plant.work(20)
         plant.save()
-    damaged(files(tmp_path)[1], "bit", 0.9)
-    plant.merge()
+        if number < 2:
+            plant.merge()
+    plant.released = -1
+    damaged(plant.checkpoints._chains[-1].files[1], "bit", 0.9)
+    plant.checkpoints.merge()
     assert "whole state again" in caplog.text
-    assert plant.released == -1
-    for _ in range(2):
-        plant.work(20)
-        plant.save()
-        plant.merge()
+    plant.merge(pressed=True)
+    assert plant.released == -1, "one chain alone"
+    plant.work(20)
+    plant.save()
+    assert plant.released == 39, "the chain before"
+    plant.merge(pressed=True)
     assert plant.released == plant.offset
     plant.restart()
 
