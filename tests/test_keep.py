@@ -117,7 +117,7 @@ async def test_a_checkpoint_of_another_log_is_not_used(
     assert loop.fold.digest() == ideal(rows(100)).digest()
 
 
-@pytest.mark.parametrize("what", ["empty", "truncated", "version 1", "directory"])
+@pytest.mark.parametrize("what", ["truncated", "version 1", "directory"])
 async def test_whatever_stands_in_every_file_s_place_a_run_starts_and_so_does_the_next(
     what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -137,7 +137,7 @@ async def test_a_full_log_is_let_go_of_before_the_next_checkpoint_would_be_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sync, "CHECKPOINT_AT_MOST_EVERY_S", 0.02)
-    count = 2000
+    count = 2500
     loop, _ = await run_as_built(tmp_path, Heard(rows(count)), max_bytes=1 << 18)
     first = int(log_files(tmp_path / "log")[0].stem)
     assert first > 0, "nothing was trimmed: the log was never full"

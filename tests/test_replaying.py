@@ -12,8 +12,10 @@ import pytest
 
 from support.twin import command
 from test_fold import START, new_fold, samples, tick
+from twinloop.build import build_fold, workplace
 from twinloop.cli.diff import render_difference
 from twinloop.compare import Turn, compare
+from twinloop.config.plantfile import load
 from twinloop.errors import ConfigError, QueryError
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.files import log_files, read_entries
@@ -21,7 +23,7 @@ from twinloop.log.local import LocalLog
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.digest import OutputChain, state_digest
 from twinloop.present import time_text
-from twinloop.records import Link, LinkState, Record, encode_record
+from twinloop.records import Link, LinkState, Record, decode_record, encode_record
 from twinloop.replaying import Recording, ReplayReport, read_report, replay_log
 from twinloop.running import running
 
@@ -183,6 +185,31 @@ async def test_a_replay_from_a_checkpoint_goes_on_as_the_whole_one_did(tmp_path:
     assert (kept.checkpoint, kept.first) == (half.last, half.last + 1)
     assert kept.state_digest == whole.state_digest
     assert compare(tmp_path / "whole", tmp_path / "kept").is_none
+
+
+async def test_a_replay_meets_the_newest_live_states_whether_kept_as_base_or_increment(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    path = await recorded_by_hand(tmp_path)
+    with workplace(load(path, {})) as place:
+        fold, checkpoints = (
+            build_fold(place),
+            Checkpoints(tmp_path / "data" / "checkpoints", place.table.names),
+        )
+        for offset, data in read_entries(tmp_path / "data" / "log", -1):
+            fold.step(offset, decode_record(data))
+            if offset % 30 == 20:
+                checkpoints.save(offset, fold.change())
+            if offset == 80:
+                checkpoints.merge()
+    report = await replay(path, tmp_path / "again")
+    assert report.agreed == [80, 110]
+    assert not report.differed
+    later = await replay(path, tmp_path / "later", start_ns=START + 50 * SECOND)
+    assert later.checkpoint == 80
+    assert later.agreed == [110]
+    assert later.state_digest == report.state_digest
 
 
 async def test_a_log_older_than_every_checkpoint_is_folded_from_an_empty_state_and_says_so(

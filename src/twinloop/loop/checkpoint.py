@@ -179,6 +179,7 @@ class Checkpoints:
             self._saved = True
             if change.whole:
                 self._begin_chain(_Chain([path], [size], header))
+                self.wants_whole = False
             else:
                 chain = self._chains[-1]
                 chain.files.append(path)
@@ -188,7 +189,7 @@ class Checkpoints:
 
     def is_merge_due(self, *, pressed: bool = False) -> bool:
         """Whether a merge is worth its cost; `pressed` for room, whether it lets the log go of more."""
-        if not self._chains:
+        if not self._chains or self.wants_whole:
             return False
         chain, alone = self._chains[-1], len(self._chains) == 1
         if pressed:
@@ -236,7 +237,6 @@ class Checkpoints:
     def _begin_chain(self, chain: _Chain) -> None:
         """Keep the chain and the one before it; what else there is goes once there are two."""
         self._chains = [*self._chains[-1:], chain]
-        self.wants_whole = False
         if len(self._chains) == 2:
             kept = {path for each in self._chains for path in each.files}
             for path in self._listed():
