@@ -17,6 +17,7 @@ as_root() {
 missing=""
 [ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null 2>&1 || missing="$missing mosquitto"
 command -v npm >/dev/null 2>&1 || missing="$missing npm"
+[ -n "$(find /usr/lib -name libfaketime.so.1 2>/dev/null)" ] || missing="$missing libfaketime"
 if [ -n "$missing" ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing for the tests:$missing"
     as_root apt-get update -qq

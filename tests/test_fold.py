@@ -16,15 +16,18 @@ from twinloop.log.dictionary import Dictionary
 from twinloop.loop.fold import Fold
 from twinloop.records import (
     Alive,
+    ClockSet,
     DeadLetter,
     DeadLetters,
     DeadReason,
+    Event,
     EventKind,
     Link,
     LinkState,
     Outputs,
     Record,
     Samples,
+    Started,
     Tick,
     decode_record,
     encode_outputs,
@@ -37,6 +40,7 @@ from twinloop.stages.validate import ValidateStage
 from twinloop.stages.validate_times import BACK_SAMPLES
 from twinloop.status import GOOD, Reason, severity_name
 from twinloop.tags import Resolver, Tag, TagTable
+from twinloop.timetext import time_text
 from twinloop.twin.twin import AssetSpec, Twin
 
 SECOND = 1_000_000_000
@@ -224,3 +228,67 @@ def test_links_and_dead_letters_pass_through_with_their_words() -> None:
 def test_a_state_that_is_none_is_refused() -> None:
     with pytest.raises(LogError, match="state"):
         new_fold().restore(b"\x00garbage")
+
+
+# Starts, and this host's clock.
+
+
+def fresh_data(fold: Fold, second: int, offset: int = 0) -> list[Outputs]:
+    """Both tags heard, and a tick a second later."""
+    rows = samples(second, (0, 60.0 + second % 3), (1, 2.0 + second % 2))
+    return [fold.step(offset, rows), fold.step(offset + 1, tick(second + 1))]
+
+
+def test_the_time_a_twin_was_away_is_no_silence() -> None:
+    fold = new_fold()
+    fresh_data(fold, 0)
+    started = fold.step(2, Started(START + 5000 * SECOND))
+    (event,) = started.events
+    assert (event.kind, event.subject) == (EventKind.STARTED, "twin")
+    assert event.why == "away since 2027-01-15T08:00:01Z"
+    assert fold.step(3, tick(5001)).events == []
+    stale = [event for second in range(5002, 5005) for event in fold.step(second, tick(second)).events]
+    assert [(e.time, e.kind) for e in stale if e.subject == "R101.temperature"] == [
+        (START + 5003 * SECOND, EventKind.STATUS)
+    ]
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_host_clock_that_is_set_makes_nothing_stale_and_moves_no_model(hours: int) -> None:
+    plain, stepped, by = new_fold(), new_fold(), hours * 3600
+    for second in range(20):
+        fresh_data(plain, second, 2 * second)
+        fresh_data(stepped, second, 2 * second)
+    at = START + (20 + by) * SECOND
+    (event,) = stepped.step(40, ClockSet(at, by * SECOND)).events
+    assert (event.kind, event.subject, event.after) == (EventKind.CLOCK_SET, "clock", time_text(at))
+    assert event.before == time_text(at - by * SECOND)
+    assert stepped.time == at, "its time is the new clock's, also where that is earlier"
+    untouched, moved = plain.step(41, tick(21)), stepped.step(41, tick(21 + by))
+    # Of a clock set back the newest samples are in the future: health says so until the tags go by it.
+    assert [event for event in moved.events if event.kind is not EventKind.HEALTH] == []
+    assert moved.time == START + (21 + by) * SECOND
+    assert not stepped.validate.stale.any()
+    wanted, found = untouched.snapshots[0], moved.snapshots[0]
+    assert (found.state, found.predictions) == (wanted.state, wanted.predictions)
+
+
+def test_a_source_s_clock_set_back_is_told_to_live_samples_only() -> None:
+    for live in (True, False):
+        fold, events = new_fold(), list[Event]()
+        fold.step(0, samples(3600, (0, 60.0), (1, 2.0)))
+        for second in range(12):
+            record = samples(second, (0, 60.0 + second % 3), (1, 2.0))
+            events += fold.step(second + 1, Samples(record.columns, live)).events
+        kinds = [event.kind for event in events if event.kind is EventKind.CLOCK_BACK]
+        assert len(kinds) == (2 if live else 0)
+
+
+def test_a_restart_after_the_host_s_clock_was_set_back_goes_by_the_new_one() -> None:
+    fold = new_fold()
+    fresh_data(fold, 7200)
+    again = new_fold()
+    again.restore(fold.snapshot())
+    assert again.step(2, Started(START)).time == START
+    assert again.step(3, tick(1)).time == START + SECOND
+    assert not again.validate.stale.any()

@@ -282,6 +282,27 @@ def test_a_host_clock_that_is_set_makes_no_tag_older_or_younger(hours: int) -> N
 
 
 @pytest.mark.parametrize("hours", [1, -1])
+@pytest.mark.parametrize("silent_s", [HOUR - 3, HOUR, HOUR + 3])
+def test_a_silent_tag_stays_silent_when_the_host_s_clock_is_set(hours: int, silent_s: int) -> None:
+    by, now = hours * HOUR, 100_000 + silent_s
+    a_stage = stage(stale_ns=5 * S, **QUIET)
+    judged(a_stage, samples([20.0], start_s=100_000))
+    assert [e.after for e in ticks(a_stage, 100_001, 100_006, now)] == ["Uncertain", "Bad"]
+    a_stage.clock_set((now + by) * S, by * S)
+    assert ticks(a_stage, *range(now + by, now + by + 9)) == []
+    assert a_stage.stale.tolist() == [2]
+
+
+def test_a_sign_of_life_just_before_a_start_makes_no_arrival_of_the_future() -> None:
+    a_stage = stage(stale_ns=5 * S, **QUIET)
+    judged(a_stage, samples([20.0], start_s=100))
+    ticks(a_stage, 101, 106)
+    a_stage.renew([0], 900 * S)
+    a_stage.started(200 * S)
+    assert [e.time // S for e in ticks(a_stage, 201, 204, 205) if e.after != "Good"] == [205]
+
+
+@pytest.mark.parametrize("hours", [1, -1])
 def test_what_arrived_between_the_step_and_its_record_is_not_shifted(hours: int) -> None:
     by = hours * HOUR
     a_stage = stage(stale_ns=5 * S, **QUIET)

@@ -9,6 +9,7 @@ from twinloop.log.dictionary import Dictionary
 from twinloop.loop.fold import Fold
 from twinloop.records import (
     Alive,
+    ClockSet,
     DeadLetter,
     DeadLetters,
     DeadReason,
@@ -17,6 +18,7 @@ from twinloop.records import (
     Outputs,
     Record,
     Samples,
+    Started,
     Tick,
 )
 from twinloop.stages.estimate import EstimateStage
@@ -81,7 +83,9 @@ def recorded_records() -> list[Record]:
         made += [Samples.pack(received), Tick(arrival, [_S], int(second % 5 == 4))]
     letter = DeadLetter(_START, "field", "a/b", b"\x00\xff{", DeadReason.UNDECODABLE, "not JSON")
     lost = Link(_START, "field", LinkState.ADDRESS_LOST, "ns=2;s=X", "no such node")
-    return [*made, DeadLetters([letter]), lost, Alive(_START + 31 * _S, [0, 1]), Tick(_START + 60 * _S, [_S])]
+    set_back, start = ClockSet(_START + 20 * _S, -11 * _S), Started(_START + 50 * _S)
+    alive = Alive(_START + 31 * _S, [0, 1])
+    return [*made, DeadLetters([letter]), lost, alive, set_back, start, Tick(_START + 60 * _S, [_S])]
 
 
 def recorded_outputs() -> list[Outputs]:

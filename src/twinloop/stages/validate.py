@@ -186,7 +186,7 @@ class ValidateStage:
         """
         state = self._state
         silent = (state["stale"] > 0) & (self._ticked != NO_TIME)
-        age = np.where(silent, self._ticked - self._heard(), 0)
+        age = np.where(silent, np.maximum(self._ticked - self._heard(), 0), 0)
         state["arrival"] = time_ns - age
         state["back_run"] = 0
 
@@ -195,11 +195,12 @@ class ValidateStage:
 
         Arrivals of the clock before move with it. Those of the new one, heard before the change was
         noticed, are told by their time: before a clock set forward, or in the future of one set back,
-        there can only be the old one's.
+        there can only be the old one's. A silent tag has none of the new one.
         """
         state = self._state
         arrival = state["arrival"]
         old = arrival <= time_ns - by_ns if by_ns > 0 else arrival > time_ns + _STEP_SLACK_NS
+        old |= state["stale"] > 0
         state["arrival"] = np.where(old & (arrival != NO_TIME), arrival + by_ns, arrival)
         state["back_run"] = 0
         self._began += by_ns if self._began != NO_TIME else 0
@@ -270,7 +271,7 @@ class ValidateStage:
     ) -> Event:
         name = self._names[tag]
         if kind == CLOCK_BACK_NOTE:
-            why = f"{BACK_SAMPLES} samples in a row, late by as much: the tag goes by its source's new clock"
+            why = f"{BACK_SAMPLES} late samples in a row kept their pace: its source's clock was set back"
             return Event(time, name, EventKind.CLOCK_BACK, time_text(left), time_text(time), why)
         if kind == REBASELINED_NOTE:
             k = int(self._rules["rebaseline"][tag])
