@@ -120,7 +120,9 @@ def test_a_restored_fold_goes_on_as_if_it_had_never_stopped(history: list[Record
 
 
 def test_a_late_sample_moves_what_the_twin_reads_at_the_next_tick() -> None:
-    history = [record for second in range(5) for record in (samples(second, (0, 20.0)), tick(second))]
+    history: list[Record] = []
+    for second in range(5):
+        history += [samples(second, (0, 20.0)), tick(second)]
     without, with_late = new_fold(), new_fold()
     for fold in (without, with_late):
         fold_all(fold, history)
@@ -135,7 +137,9 @@ def test_a_late_sample_moves_what_the_twin_reads_at_the_next_tick() -> None:
 
 def test_the_twin_goes_on_where_a_late_sample_makes_the_newest_one_unused() -> None:
     fold = new_fold()
-    steady = [record for second in range(20) for record in (samples(second, (0, 20.0)), tick(second))]
+    steady: list[Record] = []
+    for second in range(20):
+        steady += [samples(second, (0, 20.0)), tick(second)]
     fold_all(fold, [*steady, samples(29, (0, 33.0), status=UNCERTAIN), tick(29)])
     assert fold.estimate.time_ns[0] == START + 29 * SECOND
 
