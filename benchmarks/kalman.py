@@ -101,8 +101,24 @@ def compare(tags: int, *, given: bool) -> tuple[float, float, float]:
     return bank_ns, dense_ns, plain_ns
 
 
+def late_ns(tags: int, behind: int) -> float:
+    """Ns a sample that comes after `behind` newer ones of its tag: they are folded again."""
+    random = np.random.default_rng(0)
+    bank = KalmanBank(TagTable(Tag(name=f"A.t{i}", asset="A", noise=NOISE) for i in range(tags)))
+    every = np.arange(tags)
+    for k in range(200):
+        time_ns = np.full(tags, k * SECOND_NS)
+        bank.step(Batch.raw(tag=every, time=time_ns, value=random.normal(20.0, NOISE, tags)))
+    start = (199 - behind) * SECOND_NS + 1
+    late = [
+        Batch.raw(tag=every, time=np.full(tags, start + k), value=random.normal(20.0, NOISE, tags))
+        for k in range(20)
+    ]
+    return best_ns(lambda k: bank.step(late[k]), tags, len(late))
+
+
 def main() -> None:
-    """Print one line a size."""
+    """Print one line a size, then what late samples cost."""
     print(f"{'tags':>8} {'noise':>10} {'bank ns':>9} {'dense ns':>9} {'plain ns':>9}  dense/bank  plain/bank")
     for tags in (1_000, 10_000, 100_000):
         for given in (True, False):
@@ -111,6 +127,8 @@ def main() -> None:
                 f"{tags:8,} {'given' if given else 'estimated':>10} {bank:9.1f} {dense:9.1f} {plain:9.1f}"
                 f"  {dense / bank:10.2f}  {plain / bank:10.1f}"
             )
+    for behind in (1, 10, 50):
+        print(f"{1_000:8,} tags, each sample {behind:2} samples late: {late_ns(1_000, behind):7.0f} ns")
 
 
 if __name__ == "__main__":

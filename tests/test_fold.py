@@ -38,7 +38,7 @@ from twinloop.stages.impute import ImputeStage
 from twinloop.stages.route import RouteStage
 from twinloop.stages.validate import ValidateStage
 from twinloop.stages.validate_times import BACK_SAMPLES
-from twinloop.status import GOOD, Reason, severity_name
+from twinloop.status import GOOD, UNCERTAIN, Reason, severity_name
 from twinloop.tags import Resolver, Tag, TagTable
 from twinloop.timetext import time_text
 from twinloop.twin.twin import AssetSpec, Twin
@@ -122,6 +122,38 @@ def test_a_restored_fold_goes_on_as_if_it_had_never_stopped(history: list[Record
     after.restore(before.snapshot())
     rest = fold_all(after, history[at:], at)
     assert [encode_outputs(o) for o in whole] == [encode_outputs(o) for o in first + rest]
+
+
+def test_a_late_sample_moves_what_the_twin_reads_at_the_next_tick() -> None:
+    history: list[Record] = []
+    for second in range(5):
+        history += [samples(second, (0, 20.0)), tick(second)]
+    without, with_late = new_fold(), new_fold()
+    for fold in (without, with_late):
+        fold_all(fold, history)
+
+    [late] = with_late.step(10, samples(3.5, (0, 22.0))).batch().estimate
+    plain, moved = (fold.step(11, tick(5)).snapshots[0] for fold in (without, with_late))
+
+    assert 20.0 < late < 22.0
+    assert with_late.estimate.time_ns[0] == without.estimate.time_ns[0]
+    assert plain.state["temperature_k"] < moved.state["temperature_k"]
+
+
+def test_the_twin_goes_on_where_a_late_sample_makes_the_newest_one_unused() -> None:
+    fold = new_fold()
+    steady: list[Record] = []
+    for second in range(20):
+        steady += [samples(second, (0, 20.0)), tick(second)]
+    fold_all(fold, [*steady, samples(29, (0, 33.0), status=UNCERTAIN), tick(29)])
+    assert fold.estimate.time_ns[0] == START + 29 * SECOND
+
+    for at in (27.0, 28.0, 28.9):
+        fold.step(41, samples(at, (0, 20.0)))
+    [snapshot] = fold.step(42, tick(30)).snapshots
+
+    assert fold.estimate.time_ns[0] < START + 29 * SECOND, "it is gated now"
+    assert snapshot.state["temperature_k"] == pytest.approx(293.15, abs=0.5)
 
 
 @settings(max_examples=40, deadline=None)

@@ -26,9 +26,15 @@ def table(
     rebaseline: int = 10,
     rewind_ns: int = DEFAULT_REWIND_NS,
 ) -> TagTable:
-    rules = {"noise": noise, "rate_noise": rate_noise}
     return TagTable(
-        Tag(name=f"A.t{i}", asset="A", rebaseline=rebaseline, rewind_ns=rewind_ns, **rules)
+        Tag(
+            name=f"A.t{i}",
+            asset="A",
+            noise=noise,
+            rate_noise=rate_noise,
+            rebaseline=rebaseline,
+            rewind_ns=rewind_ns,
+        )
         for i in range(tags)
     )
 

@@ -232,10 +232,9 @@ class KalmanBank:
         count = _count(small, len(self))
         state = np.frombuffer(small, STATE, count, _HEADER.size).copy()
         rules = np.frombuffer(small, RULE, count, _HEADER.size + count * STATE.itemsize)
-        samples, kept = (
-            _array(arrays.get(name, b""), (*pages.array.shape[:1], count, *pages.array.shape[2:]), pages)
-            for name, pages in self.pages.items()
-        )
+        given = {name: arrays.get(name, b"") for name in self.pages}
+        samples = _array(given["samples"], SAMPLE, (RING // CHUNK, count, CHUNK))
+        kept = _array(given["kept"], STATE, (RING // KEEP_EVERY, count))
         now = self._rules[:count]
         for beliefs in (state, *kept):
             _take_new_noise(beliefs, rules, now)
@@ -248,7 +247,7 @@ class KalmanBank:
         self._state[:] = np.zeros((), STATE)
         self._state[:count] = state
         for name, array in (("samples", samples), ("kept", kept)):
-            _fill(self.pages[name], array, arrays[name])
+            _fill(self.pages[name], array, given[name])
 
     def snapshot(self) -> bytes:
         """All of the state: `small` and the arrays of `pages`."""
@@ -281,9 +280,10 @@ def _count(small: bytes, tags: int) -> int:
     return int(count)
 
 
-def _array(data: bytes | memoryview, shape: tuple[int, ...], like: Pages) -> npt.NDArray[np.void]:
-    """A copy of an array kept for so many tags. Raises ValueError where it is not of that size."""
-    dtype = like.array.dtype
+def _array(
+    data: bytes | memoryview, dtype: np.dtype[np.void], shape: tuple[int, ...]
+) -> npt.NDArray[np.void]:
+    """A copy of an array kept. Raises ValueError where it is not of that size."""
     if len(data) != int(np.prod(shape)) * dtype.itemsize:
         raise ValueError(f"{len(data)} bytes of samples or beliefs do not fit the state of {shape[1]} tags")
     return np.frombuffer(data, dtype).reshape(shape).copy()

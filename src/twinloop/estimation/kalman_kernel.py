@@ -316,11 +316,10 @@ def _soil(dirty: _U8, slot: int, size: int) -> None:
 
 
 @kernel
-def _keep(memory: Memory, tag: int, k: int) -> None:
-    """Keep the belief before sample k."""
-    slot = _keep_slot(k, tag, len(memory.state))
-    memory.kept[slot] = memory.state[tag]
-    _soil(memory.kept_dirty, slot, STATE_SIZE)
+def _keep(kept: _Void, dirty: _U8, slot: int, s: Any) -> None:
+    """Keep a belief."""
+    kept[slot] = s
+    _soil(dirty, slot, STATE_SIZE)
 
 
 @kernel
@@ -360,21 +359,24 @@ def _refold(memory: Memory, rows: Rows, row: int, place: int, begun: Any) -> boo
     folded, resets, found = s.folded, s.resets, False
     start = place // KEEP_EVERY * KEEP_EVERY
     memory.state[tag] = memory.kept[_keep_slot(start, tag, tags)]
-    for k in range(start, place):
-        sample = memory.samples[_slot(k, tag, tags)]
-        s.folded += 1
-        _filter(s, rule, sample.time, sample.value, sample.mark & GOOD_MARK != 0)
-    time, value = rows.time[row], rows.value[row]
-    mark = GOOD_MARK if rows.status[row] >> SEVERITY_SHIFT == 0 else 0
-    for k in range(place, folded + 1):
-        if k & (KEEP_EVERY - 1) == 0:
-            _keep(memory, tag, k)
+    # What goes into the place at hand; what was there moves on by one. Beyond the newest there is none.
+    moved_time, moved_value = rows.time[row], rows.value[row]
+    moved_mark = GOOD_MARK if rows.status[row] >> SEVERITY_SHIFT == 0 else 0
+    for k in range(start, folded + 1):
         slot = _slot(k, tag, tags)
         sample = memory.samples[slot]
-        # The sample in this place is moved on by one; beyond the newest there is none.
-        next_time, next_value, next_mark = sample.time, sample.value, sample.mark
+        time, value, mark = sample.time, sample.value, sample.mark
+        if k >= place:
+            if k & (KEEP_EVERY - 1) == 0:
+                _keep(memory.kept, memory.kept_dirty, _keep_slot(k, tag, tags), s)
+            time, moved_time = moved_time, time
+            value, moved_value = moved_value, value
+            mark, moved_mark = moved_mark, mark
+            sample.time = time
+            sample.value = value
+            _soil(memory.samples_dirty, slot, SAMPLE_SIZE)
         held = s.value
-        s.folded += 1
+        s.folded = k + 1
         outcome = _filter(s, rule, time, value, mark & GOOD_MARK != 0)
         if k == place:
             rows.reasons[row] |= _INNOVATION if outcome == GATED else 0
@@ -382,11 +384,8 @@ def _refold(memory: Memory, rows: Rows, row: int, place: int, begun: Any) -> boo
         if outcome == RESET and mark & RESET_MARK == 0:
             begun.time, begun.before, begun.after = time, held, s.value
             found = True
-        sample.time = time
-        sample.value = value
-        sample.mark = mark & GOOD_MARK | (RESET_MARK if outcome == RESET else 0)
-        _soil(memory.samples_dirty, slot, SAMPLE_SIZE)
-        time, value, mark = next_time, next_value, next_mark
+        if k >= place:
+            sample.mark = mark & GOOD_MARK | (RESET_MARK if outcome == RESET else 0)
     begun.tag = tag
     return found and bool(s.resets > resets)
 
@@ -395,7 +394,7 @@ def _refold(memory: Memory, rows: Rows, row: int, place: int, begun: Any) -> boo
 def fold(memory: Memory, rows: Rows, begun: _Void) -> int:  # noqa: C901, PLR0912 - as in `judge`: calls cost more than the branches
     """All rows in order; fills the last columns; how many beliefs began anew (at most one a row)."""
     # Arrays are taken out of the tuples once: each passing on of one counts its references.
-    state, rules, samples, _, samples_dirty, _ = memory
+    state, rules, samples, kept, samples_dirty, kept_dirty = memory
     tags, times, values, statuses, reasons, estimate, std, rate = rows
     count = 0
     for row in range(len(tags)):
@@ -414,14 +413,13 @@ def fold(memory: Memory, rows: Rows, begun: _Void) -> int:  # noqa: C901, PLR091
                 if rule.rewind > 0:
                     k = s.folded
                     if k & (KEEP_EVERY - 1) == 0:
-                        _keep(memory, tag, k)
+                        _keep(kept, kept_dirty, _keep_slot(k, tag, len(state)), s)
                     slot = _slot(k, tag, len(state))
                     sample = samples[slot]
                     sample.time = time
                     sample.value = value
                     sample.mark = GOOD_MARK if level == 0 else 0
-                    samples_dirty[slot * SAMPLE_SIZE >> PAGE_SHIFT] = 1
-                    samples_dirty[slot * SAMPLE_SIZE + SAMPLE_SIZE - 1 >> PAGE_SHIFT] = 1
+                    _soil(samples_dirty, slot, SAMPLE_SIZE)
                     s.folded = k + 1
                 became = _filter(s, rule, time, value, level == 0)
                 estimate[row], std[row], rate[row] = _belief(s, rule, time)
