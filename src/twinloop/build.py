@@ -26,8 +26,8 @@ from twinloop.config.models import (
 from twinloop.errors import ConfigError, StartError
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.files import newest_of, read_entries
-from twinloop.log.local import LocalLog, Overflow
-from twinloop.log.log import Log
+from twinloop.log.local import LocalLog
+from twinloop.log.log import Log, Overflow
 from twinloop.log.memory import MemoryLog
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.fold import Fold
@@ -249,6 +249,9 @@ def _stores(place: Workplace) -> tuple[LocalStore, Log, Log]:
 
 
 def _local_log(directory: Path, config: LocalLogConfig, *, first: int, durable: bool = True) -> LocalLog:
+    overflow = Overflow(config.overflow)
+    if overflow is Overflow.THIN and not durable:
+        overflow = Overflow.BLOCK  # outputs are never thinned: the fold waits, and the received log is
     return LocalLog(
         directory,
         max_bytes=config.max_size,
@@ -256,7 +259,7 @@ def _local_log(directory: Path, config: LocalLogConfig, *, first: int, durable: 
         file_bytes=_LOG_FILE_BYTES,
         durable=durable,
         first=first,
-        overflow=Overflow(config.overflow),
+        overflow=overflow,
         # Outputs are history already, and their commits wait for no disk.
         archive_ns=(config.archive or 0) if durable else 0,
         commit_interval_s=config.commit_interval / SECOND_NS if durable else 0.0,

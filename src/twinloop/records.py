@@ -30,6 +30,7 @@ __all__ = [
     "Record",
     "Samples",
     "Snapshot",
+    "Thinned",
     "Tick",
     "decode_outputs",
     "decode_record",
@@ -88,6 +89,8 @@ class EventKind(StrEnum):
     """A cycle took longer than its period; the next tick carries the number missed."""
     LOST = "LOST"
     """Entries of a log are gone for good before their reader had them; `why` says which."""
+    THINNED = "THINNED"
+    """A full log left samples out before the fold had read them; `why` says how many of which records."""
 
 
 @unique
@@ -111,20 +114,42 @@ class LinkState(StrEnum):
     ADDRESS_FOUND = "address_found"
 
 
-class Samples(msgspec.Struct, frozen=True, tag="samples"):
+class Thinned(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a full log left out before the fold read it: its arrival still counts, so that it is no silence.
+
+    Attributes:
+        series, arrival: by series, the newest arrival left out since the tick before, ns since epoch UTC.
+        first, samples: the first offset of the file, and how many samples were left out of it; told once, in
+            the file's last record with samples.
+    """
+
+    series: list[_Index] = []
+    arrival: list[_Int64] = []
+    first: _Count = 0
+    samples: _Count = 0
+
+    def __post_init__(self) -> None:
+        if len(self.series) != len(self.arrival):
+            raise ValueError("series and arrival differ in length")
+
+
+class Samples(msgspec.Struct, frozen=True, tag="samples", omit_defaults=True):
     """Received samples, as the column bytes of `Received.buffers()`.
 
     Attributes:
-        columns: the bytes.
+        columns: the bytes; empty where every sample was left out.
         live: whether they were heard as they came to be; not those of a history read, a file or a dead letter
             fed again, whose times say nothing about the source's clock.
+        thinned: what a full log left out; None for nothing.
     """
 
-    columns: list[bytes]
+    columns: list[bytes] = []
     live: bool = True
+    thinned: Thinned | None = None
 
     def __post_init__(self) -> None:
-        Received.check_buffers(self.columns)
+        if self.columns:
+            Received.check_buffers(self.columns)
 
     @classmethod
     def pack(cls, received: Received, *, live: bool = True) -> Samples:
@@ -133,7 +158,12 @@ class Samples(msgspec.Struct, frozen=True, tag="samples"):
 
     def unpack(self) -> Received:
         """The received samples, over the record's own memory."""
-        return Received.from_buffers(self.columns)
+        return Received.from_buffers(self.columns) if self.columns else Received.empty()
+
+    def newest(self, otherwise: int) -> int:
+        """The newest arrival, also of what was left out; `otherwise` where there is none or it is older."""
+        left_out = max(self.thinned.arrival, default=otherwise) if self.thinned else otherwise
+        return max(left_out, int(self.unpack().arrival_time.max(initial=otherwise)))
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

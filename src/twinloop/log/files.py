@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -33,6 +33,8 @@ __all__ = [
     "sound_rows",
     "sync_directory",
     "sync_file",
+    "thinned_times",
+    "write_plain_file",
 ]
 
 _log = logging.getLogger("twinloop.log")
@@ -152,6 +154,28 @@ def _create(path: Path) -> None:
         db.execute(_SCHEMA)
     aside.rename(path)
     sync_directory(path.parent)
+
+
+def write_plain_file(path: Path, rows: Iterable[Row], times_thinned: int) -> None:
+    """A file of entries, whole and durable when it returns, without a write-ahead log beside it.
+
+    Raises:
+        sqlite3.Error, OSError: the disk would not take it.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = OFF")
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute(_SCHEMA)
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", ((*row, checksum(*row)) for row in rows))
+        db.execute(f"PRAGMA user_version = {times_thinned:d}")
+        db.execute("COMMIT")
+    sync_directory(path)
+
+
+def thinned_times(db: sqlite3.Connection) -> int:
+    """How often a file was thinned."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def newest_entry(db: sqlite3.Connection) -> tuple[int, int] | None:

@@ -188,5 +188,6 @@ def _time_of(record: Record, otherwise: int) -> int:
     When files are replayed, links and dead letters are of the day of the replay, not of the files'.
     """
     if isinstance(record, Samples):
-        return int(record.unpack().arrival_time.max(initial=-_NEVER))
+        newest = record.newest(-_NEVER)
+        return newest if newest > -_NEVER else otherwise
     return record.time if isinstance(record, Tick) else otherwise

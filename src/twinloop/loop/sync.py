@@ -276,10 +276,7 @@ class Loop:
                 attempts=figures.attempts,
             )
         for name, log in (("received", self._parts.log), ("outputs", self._parts.outputs)):
-            stats = log.stats()
-            metrics.log(
-                name, size_bytes=stats.size_bytes, last_offset=stats.last_offset, dropped=stats.dropped
-            )
+            metrics.log(name, log.stats())
         metrics.store(self._store.lag)
 
     async def _checkpoint_now_and_then(self) -> None:
