@@ -45,6 +45,7 @@ from twinloop.stages.estimate import EstimateStage
 from twinloop.stages.impute import ImputeStage
 from twinloop.stages.route import RouteStage
 from twinloop.stages.validate import ValidateStage
+from twinloop.stores.ahead import Ahead
 from twinloop.stores.local import SEAL_AFTER_S, LocalStore
 from twinloop.tags import Refusal, Resolver, TagTable
 from twinloop.twin.models import MODELS
@@ -184,6 +185,7 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
         metrics=metrics,
         checkpoints=Checkpoints(place.directory / "checkpoints") if isinstance(log, LocalLog) else None,
         clock=None if replay else Clock(period_ns, tiers),
+        follower=_follower(place) if isinstance(outputs, LocalLog) else None,
     )
 
     def supervisors(append: Append) -> Sequence[Supervisor]:
@@ -199,6 +201,10 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
         ]
 
     return Loop(parts, supervisors)
+
+
+def _follower(place: Workplace) -> Ahead:
+    return Ahead(place.directory / "outputs", place.directory / "store", place.table.names)
 
 
 def build_fold(place: Workplace) -> Fold:

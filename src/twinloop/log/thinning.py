@@ -1,6 +1,7 @@
 """Thinning: a full log keeps every second sample of each series in a file the fold has not begun to read.
 
-Entries keep their offsets, and what is no sample stays as it is. What is left out is counted in the file
+Entries keep their offsets, and what is no sample stays as it is; a record of which nothing is left takes no
+room, and is read as one without samples. What is left out is counted in the file
 itself, and its arrivals stay: to the fold a thinned tag is slower, never silent. A file that is thinned again
 keeps every fourth, and so on; the fold of a thinned log is as deterministic as that of any other.
 """
@@ -18,8 +19,17 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from twinloop.batch import Received
 from twinloop.errors import LogError
-from twinloop.log.files import Row, first_offset, remove_file, rows_of, write_plain_file
+from twinloop.log.files import (
+    NOTHING_LEFT,
+    Row,
+    first_offset,
+    remove_file,
+    rows_of,
+    size_of,
+    write_plain_file,
+)
 from twinloop.records import Samples, Thinned, decode_record, encode_record
 
 __all__ = ["ASIDE", "thin_aside"]
@@ -28,7 +38,8 @@ _log = logging.getLogger("twinloop.log")
 
 ASIDE: Final = ".thinned"
 _WORTH: Final = 0.05
-"""A file of which less than this share of samples can go is not written anew."""
+"""A file of which less than this share of its bytes can go is not written anew."""
+_ROW_BYTES: Final = sum(dtype.itemsize for dtype in Received.DTYPES.values())
 
 
 def thin_aside(path: Path, times_thinned: int) -> tuple[Path, int] | None:
@@ -47,14 +58,25 @@ def thin_aside(path: Path, times_thinned: int) -> tuple[Path, int] | None:
     try:
         dropped, last = _every_second(path)
         count = int(np.count_nonzero(dropped))
-        if count <= _WORTH * len(dropped) or not _settled(path):
+        if count * _ROW_BYTES <= _WORTH * size_of(path) or not _settled(path):
             return None
-        write_plain_file(aside, _thinned_rows(path, dropped, last), times_thinned)
+        write_plain_file(aside, _worth_keeping(_thinned_rows(path, dropped, last)), times_thinned)
     except (OSError, sqlite3.Error, LogError) as error:
         _log.warning("the log file %s cannot be thinned: %s", path, error)
         remove_file(aside)
         return None
     return aside, count
+
+
+def _worth_keeping(rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows without those of which nothing is left, which reading makes up; the last one always stays."""
+    held: Row | None = None
+    for row in rows:
+        if held is not None and held[2] != NOTHING_LEFT:
+            yield held
+        held = row
+    if held is not None:
+        yield held
 
 
 def _settled(path: Path) -> bool:
