@@ -241,7 +241,7 @@ class LocalQueries:
         """
         for attempt in range(_ATTEMPTS):
             listing = list_segments(self._directory, self._damaged)
-            unsealed = _Unsealed(self._unsealed(listing.covered), listing.covered)
+            unsealed = _Unsealed(self._unsealed, listing.covered)
             try:
                 answer = question(listing, unsealed.portions())
                 if unsealed.has_gap and self._has_moved(listing):
@@ -271,7 +271,7 @@ class LocalQueries:
             if found is None:
                 return None
             latest = Latest(self._names)
-            unsealed = _Unsealed(self._unsealed(found[0]), found[0])
+            unsealed = _Unsealed(self._unsealed, found[0])
             try:
                 latest.load(found[1])
                 for entries in unsealed.portions():
@@ -313,15 +313,15 @@ class _Unsealed:
         has_gap: whether, so far, nothing came or something is missing: the log was trimmed, or is damaged.
     """
 
-    def __init__(self, entries: Iterable[Entry], after: int) -> None:
-        self._entries = entries
+    def __init__(self, read: Callable[[int], Iterable[Entry]], after: int) -> None:
+        self._read = read
         self._after = after
         self.has_gap = True
 
     def portions(self) -> Iterator[list[Entry]]:
         portion: list[Entry] = []
         rows, expected, whole = 0, self._after + 1, True
-        for offset, outputs in self._entries:
+        for offset, outputs in self._read(self._after):
             if offset <= self._after:
                 continue
             whole = whole and offset == expected
