@@ -17,8 +17,8 @@ from test_sync import Heard, loop_on, rows
 from twinloop.errors import LogError, LogGap
 from twinloop.log.archive import archive_files, read_archive, read_history
 from twinloop.log.files import log_files, read_entries
-from twinloop.log.local import LocalLog, Overflow
-from twinloop.log.log import Log
+from twinloop.log.local import LocalLog
+from twinloop.log.log import Log, Overflow
 from twinloop.log.memory import MemoryLog
 from twinloop.loop.sync import Loop
 from twinloop.records import EventKind, Loss, Outputs, decode_record, encode_record

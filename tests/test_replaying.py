@@ -17,11 +17,13 @@ from twinloop.cli.diff import render_difference
 from twinloop.compare import Turn, compare
 from twinloop.config.plantfile import load
 from twinloop.errors import ConfigError, QueryError
+from twinloop.log.archive import archive_files, archive_rows
 from twinloop.log.dictionary import Dictionary
-from twinloop.log.files import log_files, read_entries
+from twinloop.log.files import log_files, read_entries, rows_of
 from twinloop.log.local import LocalLog
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.digest import OutputChain, state_digest
+from twinloop.loop.refold import Span, recorded
 from twinloop.present import time_text
 from twinloop.records import Link, LinkState, Record, decode_record, encode_record
 from twinloop.replaying import Recording, ReplayReport, read_report, replay_log
@@ -220,6 +222,61 @@ async def test_a_log_older_than_every_checkpoint_is_folded_from_an_empty_state_a
     log_files(tmp_path / "data" / "log")[0].unlink()
     assert (await replay(path, tmp_path / "rest")).checkpoint == -1
     assert "empty state" in caplog.text
+
+
+async def archived(folder: Path) -> Path:
+    """The same plant with its log's first file in the archive."""
+    (folder / "data").mkdir()
+    path = await recorded_by_hand(folder)
+    log = folder / "data" / "log"
+    first = log_files(log)[0]
+    archive_rows(log, 0, START, rows_of(first, -1))
+    first.unlink()
+    return path
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 5000])
+async def test_a_replay_reads_on_from_the_archive_into_the_log_as_if_nothing_had_been_trimmed(
+    tmp_path: Path, at_once: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "kept" / "data").mkdir(parents=True)
+    whole = await replay(await recorded_by_hand(tmp_path / "kept"), tmp_path / "whole")
+    (tmp_path / "trimmed").mkdir()
+    path = await archived(tmp_path / "trimmed")
+    again = await replay(path, tmp_path / "again", at_once=at_once)
+    assert (again.first, again.records, again.gaps) == (0, 120, 0)
+    assert (again.state_digest, again.outputs_digest) == (whole.state_digest, whole.outputs_digest)
+    assert not caplog.text
+
+
+async def test_what_leaves_the_log_during_a_replay_is_read_from_the_archive(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    await recorded_by_hand(tmp_path)
+    log = tmp_path / "data" / "log"
+    portions = recorded(log, Span(after=-1, last=119), 10)
+    read = next(portions)
+    first = log_files(log)[0]
+    archive_rows(log, 0, START, rows_of(first, -1))
+    first.unlink()
+    read += [entry for portion in portions for entry in portion]
+    assert [offset for offset, _ in read] == list(range(120))
+
+
+async def test_a_damaged_archive_is_named_and_counted_as_a_gap_and_folded_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = await archived(tmp_path)
+    [file] = archive_files(tmp_path / "data" / "log")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    found = await replay(path, tmp_path / "again")
+    assert 0 < found.gaps <= 60
+    assert found.records + found.gaps == 120
+    assert found.last == 119
+    assert caplog.text.count(file.name) == 1
+    assert f"records {60 - found.gaps} to 59 are gone" in caplog.text
+    assert read_report(tmp_path / "again").gaps == found.gaps  # type: ignore[union-attr]
 
 
 async def test_a_replay_never_writes_where_there_is_something(plant: Path, tmp_path: Path) -> None:

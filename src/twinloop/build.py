@@ -26,8 +26,8 @@ from twinloop.config.models import (
 from twinloop.errors import ConfigError, StartError
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.files import newest_of, read_entries
-from twinloop.log.local import LocalLog, Overflow
-from twinloop.log.log import Log
+from twinloop.log.local import LocalLog
+from twinloop.log.log import Log, Overflow
 from twinloop.log.memory import MemoryLog
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.fold import Fold
@@ -45,6 +45,7 @@ from twinloop.stages.estimate import EstimateStage
 from twinloop.stages.impute import ImputeStage
 from twinloop.stages.route import RouteStage
 from twinloop.stages.validate import ValidateStage
+from twinloop.stores.ahead import Ahead
 from twinloop.stores.local import SEAL_AFTER_S, LocalStore
 from twinloop.tags import Refusal, Resolver, TagTable
 from twinloop.twin.models import MODELS
@@ -185,6 +186,7 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
         metrics=metrics,
         checkpoints=checkpoints if isinstance(log, LocalLog) else None,
         clock=None if replay else Clock(period_ns, tiers),
+        follower=_follower(place) if isinstance(outputs, LocalLog) else None,
     )
 
     def supervisors(append: Append) -> Sequence[Supervisor]:
@@ -200,6 +202,10 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
         ]
 
     return Loop(parts, supervisors)
+
+
+def _follower(place: Workplace) -> Ahead:
+    return Ahead(place.directory / "outputs", place.directory / "store", place.table.names)
 
 
 def build_fold(place: Workplace) -> Fold:
@@ -250,6 +256,9 @@ def _stores(place: Workplace, checkpoints: Checkpoints) -> tuple[LocalStore, Log
 
 
 def _local_log(directory: Path, config: LocalLogConfig, *, first: int, durable: bool = True) -> LocalLog:
+    overflow = Overflow(config.overflow)
+    if overflow is Overflow.THIN and not durable:
+        overflow = Overflow.BLOCK  # outputs are never thinned: the fold waits, and the received log is
     return LocalLog(
         directory,
         max_bytes=config.max_size,
@@ -257,7 +266,7 @@ def _local_log(directory: Path, config: LocalLogConfig, *, first: int, durable: 
         file_bytes=_LOG_FILE_BYTES,
         durable=durable,
         first=first,
-        overflow=Overflow(config.overflow),
+        overflow=overflow,
         # Outputs are history already, and their commits wait for no disk.
         archive_ns=(config.archive or 0) if durable else 0,
         commit_interval_s=config.commit_interval / SECOND_NS if durable else 0.0,

@@ -53,7 +53,9 @@ def open_queries(config: PlantConfig) -> LocalQueries:
             yield offset, decode_outputs(data)
 
     active = [bool(each) for each in table.active]
-    return LocalQueries(directory / "store", table.names, units, unsealed, active=active)
+    return LocalQueries(
+        directory / "store", table.names, units, unsealed, active=active, ahead=directory / "outputs"
+    )
 
 
 def open_plant(path: str | Path, env: Mapping[str, str] | None = None) -> Plant:

@@ -32,6 +32,7 @@ __all__ = [
     "Samples",
     "Snapshot",
     "Started",
+    "Thinned",
     "Tick",
     "decode_outputs",
     "decode_record",
@@ -96,6 +97,8 @@ class EventKind(StrEnum):
     """This host's clock was set from one time to another."""
     STARTED = "STARTED"
     """The twin was started; `why` says since when it had been away."""
+    THINNED = "THINNED"
+    """A full log left samples out before the fold had read them; `why` says how many of which records."""
 
 
 @unique
@@ -119,20 +122,42 @@ class LinkState(StrEnum):
     ADDRESS_FOUND = "address_found"
 
 
-class Samples(msgspec.Struct, frozen=True, tag="samples"):
+class Thinned(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a full log left out before the fold read it: its arrival still counts, so that it is no silence.
+
+    Attributes:
+        series, arrival: by series, the newest arrival left out since the tick before, ns since epoch UTC.
+        first, samples: the first offset of the file, and how many samples were left out of it; told once, in
+            the file's last record with samples.
+    """
+
+    series: list[_Index] = []
+    arrival: list[_Int64] = []
+    first: _Count = 0
+    samples: _Count = 0
+
+    def __post_init__(self) -> None:
+        if len(self.series) != len(self.arrival):
+            raise ValueError("series and arrival differ in length")
+
+
+class Samples(msgspec.Struct, frozen=True, tag="samples", omit_defaults=True):
     """Received samples, as the column bytes of `Received.buffers()`.
 
     Attributes:
-        columns: the bytes.
+        columns: the bytes; empty where every sample was left out.
         live: whether they were heard as they came to be; not those of a history read, a file or a dead letter
             fed again, whose times say nothing about the source's clock.
+        thinned: what a full log left out; None for nothing.
     """
 
-    columns: list[bytes]
+    columns: list[bytes] = []
     live: bool = True
+    thinned: Thinned | None = None
 
     def __post_init__(self) -> None:
-        Received.check_buffers(self.columns)
+        if self.columns:
+            Received.check_buffers(self.columns)
 
     @classmethod
     def pack(cls, received: Received, *, live: bool = True) -> Samples:
@@ -141,7 +166,12 @@ class Samples(msgspec.Struct, frozen=True, tag="samples"):
 
     def unpack(self) -> Received:
         """The received samples, over the record's own memory."""
-        return Received.from_buffers(self.columns)
+        return Received.from_buffers(self.columns) if self.columns else Received.empty()
+
+    def newest(self, otherwise: int) -> int:
+        """The newest arrival, also of what was left out; `otherwise` where there is none or it is older."""
+        left_out = max(self.thinned.arrival, default=otherwise) if self.thinned else otherwise
+        return max(left_out, int(self.unpack().arrival_time.max(initial=otherwise)))
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

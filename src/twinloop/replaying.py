@@ -19,6 +19,7 @@ from twinloop.build import Workplace, build_fold
 from twinloop.config.expand import tags_of
 from twinloop.config.plantfile import load
 from twinloop.errors import ConfigError, LogError, QueryError
+from twinloop.log.archive import first_archived
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.files import first_offset, log_files, newest_entry
 from twinloop.log.local import LocalLog
@@ -71,7 +72,7 @@ class ReplayReport(msgspec.Struct, kw_only=True):
         first, last: offsets of the received log: the first whose outputs were kept, the last folded.
         from_ns: what arrived up to here was folded before `first`; None where nothing was.
         to_ns: the newest time folded.
-        records, samples, outputs: how many.
+        records, samples, outputs, gaps: how many; gaps are records that are gone.
         state_digest: SHA-256 of the fold's state at the end.
         outputs_digest: the end of the hash chain over all outputs kept.
         agreed, differed: offsets of live checkpoints whose state the replay met, and met otherwise.
@@ -90,6 +91,7 @@ class ReplayReport(msgspec.Struct, kw_only=True):
     records: int = 0
     samples: int = 0
     outputs: int = 0
+    gaps: int = 0
     state_digest: str = ""
     outputs_digest: str = ""
     agreed: list[int] = []
@@ -183,13 +185,17 @@ def _conclude(report: ReplayReport, folded: Folded, met: Mapping[int, str]) -> N
     report.from_ns = folded.first_ns if folded.first > 0 else None
     report.to_ns = folded.last_ns
     report.records, report.samples, report.outputs = folded.records, folded.samples, folded.chain.length
+    report.gaps = folded.gaps
     report.state_digest, report.outputs_digest = folded.state, folded.chain.digest()
     for offset, digest in folded.compared.items():
-        (report.agreed if met[offset] == digest else report.differed).append(offset)
+        if met[offset] == digest:
+            report.agreed.append(offset)
+        elif not folded.gaps:  # else what is missing explains it
+            report.differed.append(offset)
 
 
 def _bounds(log: Path) -> tuple[int, int]:
-    """The first and last offset recorded."""
+    """The first and last offset recorded, the archive included."""
     files = log_files(log)
     for path in reversed(files):
         try:
@@ -199,7 +205,9 @@ def _bounds(log: Path) -> tuple[int, int]:
         except sqlite3.Error as error:
             raise LogError(f"the log file {path} cannot be read: {error}") from error
         if newest is not None:
-            return first_offset(files[0]), newest[0]
+            archived = first_archived(log)
+            first = first_offset(files[0])
+            return first if archived is None else min(archived, first), newest[0]
     raise QueryError(f"there are no records in {log}: only what `run` recorded can be folded again")
 
 

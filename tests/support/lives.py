@@ -36,7 +36,7 @@ from twinloop.stores.local import LocalStore
 from twinloop.stores.rows import tables
 from twinloop.tags import Resolver
 
-__all__ = ["KEPT", "REGIONS"]
+__all__ = ["KEPT", "REGIONS", "hurry"]
 
 T0_NS: Final = 1_700_000_000 * 10**9
 KEPT: Final = "kept"
@@ -78,7 +78,7 @@ REGIONS: Final = {
 }
 
 
-def _hurry() -> None:
+def hurry() -> None:
     """Make of minutes and megabytes what a second holds several of."""
     sync.CHECKPOINT_EVERY_S = 0.2  # type: ignore[misc]
     build.SEAL_AFTER_S = 0.1  # type: ignore[attr-defined]
@@ -135,7 +135,7 @@ def _die_in(region: Region, call: int, event: int, die: Callable[[], None]) -> N
 def _child(plant: str, order: dict[str, Any], messages: Path, tell: int) -> None:
     with messages.open("ab") as file:
         os.dup2(file.fileno(), 2)
-    _hurry()
+    hurry()
     _keep_trimmed()
     if order["region"]:
         region = REGIONS[order["region"]]

@@ -73,7 +73,16 @@ class Run:
         self.process = process
         self.lines: list[str] = []
         self._fresh: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def heard(self, text: str) -> bool:
+        """Whether a message so far has the text in it."""
+        return any(text in line for line in self.lines)
+
+    def drain(self) -> None:
+        """Return when all it said has been read; after its end."""
+        self._reader.join(PATIENCE_S)
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -101,10 +110,12 @@ class Run:
 
 
 @contextmanager
-def running(plant: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Run]:
-    """`twinloop run PLANT`, killed at the end if it still runs."""
+def running(
+    plant: Path, *arguments: str, env: Mapping[str, str] | None = None, program: str = "twinloop"
+) -> Iterator[Run]:
+    """`twinloop run PLANT`, killed at the end if it still runs; `program` names another module than that."""
     with subprocess.Popen(
-        [sys.executable, "-m", "twinloop", "run", str(plant), *arguments],
+        [sys.executable, "-m", program, "run", str(plant), *arguments],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,

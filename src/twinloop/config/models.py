@@ -315,9 +315,9 @@ class LocalLogConfig(Section):
     )
     keep: Duration = Field(24 * 60 * MINUTE_NS, gt=0, description="oldest records are trimmed after this")
     max_size: Size = Field(10 * 10**9, gt=0, description="oldest records are trimmed beyond this")
-    overflow: Annotated[Literal["block", "drop_oldest"], ONE_OF] = Field(
+    overflow: Annotated[Literal["block", "drop_oldest", "thin"], ONE_OF] = Field(
         "block",
-        description="when full of what is still needed: `block`, or `drop_oldest` with an event",
+        description="when full of what is still needed: `block`, or `drop_oldest` or `thin` with an event",
     )
     archive: OptionalDuration = Field(
         None, description="keep trimmed records, compressed, for so long; default `off`"
@@ -338,6 +338,8 @@ class MemoryLogConfig(LocalLogConfig):
         for key in ("archive", "commit_interval"):
             if getattr(self, key):
                 raise ValueError(f"{key} needs a log on disk (type: local)")
+        if self.overflow == "thin":
+            raise ValueError("overflow: thin needs a log on disk (type: local)")
         return self
 
 

@@ -6,8 +6,10 @@ fixed header (offset, time, length, checksum) and the entry's bytes. Files leave
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,18 @@ import pyarrow as pa
 from twinloop.errors import LogError
 from twinloop.log.files import Row, checksum, read_entries, sync_directory
 
-__all__ = ["archive_files", "archive_rows", "forget_archive", "read_archive", "read_history"]
+__all__ = [
+    "archive_files",
+    "archive_rows",
+    "first_archived",
+    "forget_archive",
+    "read_archive",
+    "read_around",
+    "read_history",
+]
+
+_log = logging.getLogger("twinloop.log")
+_reported: set[Path] = set()
 
 FOLDER: Final = "archive"
 _SUFFIX: Final = ".zst"
@@ -68,20 +81,53 @@ def read_archive(directory: Path, after: int = -1) -> Iterator[tuple[int, bytes]
     Raises:
         LogError: a file is damaged; the entries before the place were given.
     """
-    files = archive_files(directory)
-    for position, path in enumerate(files):
-        following = files[position + 1] if position + 1 < len(files) else None
-        if following is not None and int(following.stem.partition("-")[0]) <= after + 1:
-            continue
+    for path, _ in _files_after(directory, after):
+        yield from _read_file(path, after)
+
+
+def read_around(directory: Path, after: int = -1) -> Iterator[tuple[int, bytes]]:
+    """Archived entries after an offset, ascending; what a damaged file lacks is left out and told."""
+    for path, following in _files_after(directory, after):
+        reached = max(after, _first(path) - 1)
         try:
-            with path.open("rb") as file, pa.CompressedInputStream(file, "zstd") as stream:
-                for offset, data in _entries(stream):
-                    if offset > after:
-                        yield offset, data
-        except FileNotFoundError:
-            continue  # too old meanwhile
-        except (OSError, ValueError) as error:
-            raise LogError(f"the archived log file {path} is damaged: {error}") from error
+            for offset, data in _read_file(path, after):
+                yield offset, data
+                reached = offset
+        except LogError as error:
+            if path in _reported:
+                continue
+            _reported.add(path)
+            upto = "its end" if following is None else f"{_first(following) - 1}"
+            _log.warning("%s: entries from offset %d to %s are gone; going on", error, reached + 1, upto)
+
+
+def first_archived(directory: Path) -> int | None:
+    """The first offset of the archive; None where there is none."""
+    return next((_first(path) for path in archive_files(directory)), None)
+
+
+def _first(path: Path) -> int:
+    return int(path.stem.partition("-")[0])
+
+
+def _files_after(directory: Path, after: int) -> Iterator[tuple[Path, Path | None]]:
+    """The files that may hold entries after an offset, each with the one that follows it."""
+    files = archive_files(directory)
+    for path, following in zip_longest(files, files[1:]):
+        if following is None or _first(following) > after + 1:
+            yield path, following
+
+
+def _read_file(path: Path, after: int) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file, pa.CompressedInputStream(file, "zstd") as stream:
+            for offset, data in _entries(stream):
+                if offset > after:
+                    yield offset, data
+    except FileNotFoundError:
+        return  # too old meanwhile
+    except (OSError, ValueError) as error:
+        raise LogError(f"the archived log file {path} is damaged ({error})") from error
 
 
 def _entries(stream: Any) -> Iterator[tuple[int, bytes]]:

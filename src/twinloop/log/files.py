@@ -7,14 +7,16 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
 from twinloop.errors import LogError
+from twinloop.records import Samples, encode_record
 
 __all__ = [
+    "NOTHING_LEFT",
     "SUFFIX",
     "Row",
     "checksum",
@@ -33,6 +35,8 @@ __all__ = [
     "sound_rows",
     "sync_directory",
     "sync_file",
+    "thinned_times",
+    "write_plain_file",
 ]
 
 _log = logging.getLogger("twinloop.log")
@@ -46,6 +50,8 @@ _SCHEMA: Final = """
         offset INTEGER PRIMARY KEY, time INTEGER NOT NULL, data BLOB NOT NULL, crc INTEGER NOT NULL
     )
 """
+NOTHING_LEFT: Final = encode_record(Samples())
+"""A record of which every sample was left out."""
 _NEW: Final = ".new"
 _ALL: Final = -1
 _SURROUNDINGS: Final = frozenset(
@@ -154,6 +160,28 @@ def _create(path: Path) -> None:
     sync_directory(path.parent)
 
 
+def write_plain_file(path: Path, rows: Iterable[Row], times_thinned: int) -> None:
+    """A file of entries, whole and durable when it returns, without a write-ahead log beside it.
+
+    Raises:
+        sqlite3.Error, OSError: the disk would not take it.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = OFF")
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute(_SCHEMA)
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", ((*row, checksum(*row)) for row in rows))
+        db.execute(f"PRAGMA user_version = {times_thinned:d}")
+        db.execute("COMMIT")
+    sync_directory(path)
+
+
+def thinned_times(db: sqlite3.Connection) -> int:
+    """How often a file was thinned."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
 def newest_entry(db: sqlite3.Connection) -> tuple[int, int] | None:
     """Offset and time of a file's last entry, without reading the file; None when it is empty."""
     found: tuple[int, int] | None = db.execute(
@@ -195,22 +223,32 @@ def sync_directory(path: Path) -> None:
 def rows_of(path: Path, after: int, limit: int = _ALL) -> Iterator[Row]:
     """A file's committed entries after an offset, ascending, each checked.
 
+    A thinned file has no rows for records of which nothing is left: they are given as what they are.
+
     Raises:
         sqlite3.Error: the file cannot be read; of `is_damage` where its content is broken: the entries
             given so far are sound.
     """
     query = "SELECT * FROM entries WHERE offset > ? ORDER BY offset LIMIT ?"
     before = after
+    upto = after + limit if limit != _ALL else 2**63 - 1
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as db:
             db.text_factory = bytes
             # A file that is just being made has no table yet, and so no entry.
             if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entries'").fetchone():
                 return
+            thinned = thinned_times(db) > 0
+            before = max(after, first_offset(path) - 1) if thinned else after
             for offset, time_ns, data, *crc in db.execute(query, (after, limit)):
                 # Files of the first versions have no checksums.
                 if offset <= before or (crc and crc[0] != checksum(offset, time_ns, data)):
                     raise _Torn(f"the entry after offset {before} is not what was written")
+                if thinned:
+                    for empty in range(before + 1, min(offset, upto + 1)):
+                        yield empty, time_ns, NOTHING_LEFT
+                    if offset > upto:
+                        return
                 before = offset
                 yield offset, time_ns, data
     except (TypeError, ValueError) as error:  # a column of another type, or a name that is no text

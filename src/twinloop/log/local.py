@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum, unique
 from pathlib import Path
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
@@ -31,29 +30,22 @@ from twinloop.log.files import (
     remove_file,
     size_of,
     sound_rows,
+    sync_directory,
     sync_file,
 )
-from twinloop.log.log import LogStats
+from twinloop.log.log import LogStats, Overflow
 from twinloop.log.opening import Closed, open_log
+from twinloop.log.tail import Tail
+from twinloop.log.thinning import thin_aside
 
 __all__ = ["LocalLog", "Overflow"]
 
 _log = logging.getLogger("twinloop.log")
 
-_TAIL_BYTES: Final = 32 << 20
+_READ_BYTES: Final = 8 << 20
 _GROUP: Final = 2000
 _T = TypeVar("_T")
 _Arguments = TypeVarTuple("_Arguments")
-
-
-@unique
-class Overflow(StrEnum):
-    """What happens when a full log's oldest entries are still needed."""
-
-    BLOCK = "block"
-    """Appends wait, and so do the sources."""
-    DROP_OLDEST = "drop_oldest"
-    """The oldest file goes; its readers learn of the gap."""
 
 
 @dataclass(slots=True)
@@ -75,7 +67,7 @@ class LocalLog:
         max_age_ns: files whose newest entry is older go, once every reader has them.
         file_bytes: size at which the next file begins.
         durable: commits survive a power cut; without, a killed process (what can be folded again).
-        first: no offset below this is given out.
+        first: no offset below this is given out, and none below it is thinned: others have seen them.
 
     Raises:
         LogError: the directory cannot be used.
@@ -103,10 +95,10 @@ class LocalLog:
         self._archive_ns = archive_ns
         self._commit_interval_s = commit_interval_s
         self._pending: deque[_Pending] = deque()
-        self._tail: dict[int, bytes] = {}
-        self._tail_bytes = 0
+        self._tail = Tail()
         self._released = -1
-        self._counts = {"appended": 0, "trimmed": 0, "commits": 0, "dropped": 0}
+        self._handed = first - 1  # the newest entry a reader has seen: it may never read another one there
+        self._counts = {"appended": 0, "trimmed": 0, "commits": 0, "dropped": 0, "thinned": 0}
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
@@ -207,7 +199,7 @@ class LocalLog:
         self._counts["appended"] += len(group)
         self._counts["commits"] += 1
         for offset, pending in enumerate(group, first):
-            self._keep(offset, pending.data)
+            self._tail.add(offset, pending.data)
             self._current_size += len(pending.data) + 16
             self._current_newest_ns = max(self._current_newest_ns, pending.time_ns)
             if not pending.done.done():
@@ -222,13 +214,6 @@ class LocalLog:
                 pending.done.exception()
         self._pending.clear()
         await self._notify()
-
-    def _keep(self, offset: int, data: bytes) -> None:
-        """Keep the newest entries in memory: readers that keep up never touch the disk."""
-        self._tail[offset] = data
-        self._tail_bytes += len(data)
-        while self._tail_bytes > _TAIL_BYTES and len(self._tail) > 1:
-            self._tail_bytes -= len(self._tail.pop(next(iter(self._tail))))
 
     async def _begin_file(self) -> None:
         following = offset_path(self._directory, self._next)
@@ -300,7 +285,9 @@ class LocalLog:
         """While the log is full and a reader still needs its oldest file: wait, or drop it."""
         await self._trim()
         while self._is_full() and self._may_go() and not self._closing:
-            if self._overflow is Overflow.DROP_OLDEST:
+            if self._overflow is Overflow.THIN and await self._thin():
+                continue
+            if self._may_drop():
                 await self._drop()
                 continue
             async with self._changed:
@@ -308,26 +295,67 @@ class LocalLog:
                     await self._changed.wait()
             await self._trim()
 
+    def _may_drop(self) -> bool:
+        """Whether the oldest file goes although it is needed; what is read only waits for a checkpoint."""
+        thin = self._overflow is Overflow.THIN and self._files[0].last > self._handed
+        return thin or self._overflow is Overflow.DROP_OLDEST
+
+    async def _thin(self) -> bool:
+        """Thin one file that no reader has begun, the one thinned least often, the oldest of these."""
+        while files := [each for each in self._files if not each.spent and self._is_unread(each)]:
+            file = min(files, key=lambda each: (each.times_thinned, each.last))
+            times = file.times_thinned + 1
+            made = await self._on_thread(thin_aside, file.path, times)
+            if made is None:
+                file.spent = True
+                continue
+            aside, count = made
+            if not self._is_unread(file):  # begun meanwhile
+                remove_file(aside)
+                continue
+            # Between the last look and here nothing waits: no reader can have come in between.
+            aside.replace(file.path)
+            self._tail.forget(file.last)
+            if not file.times_thinned:
+                _log.warning(
+                    "the log %s is full: of offsets %d to %d only every second sample is kept",
+                    self._directory,
+                    first_offset(file.path),
+                    file.newest,
+                )
+            file.times_thinned, file.size = times, size_of(file.path)
+            self._counts["thinned"] += count
+            await self._on_thread(sync_directory, self._directory)
+            return True
+        return False
+
+    def _is_unread(self, file: Closed) -> bool:
+        return first_offset(file.path) > self._handed
+
     def _is_held(self) -> bool:
         """Whether a reader keeps the oldest file; not, once the log is closing."""
         return not self._closing and self._files[0].last > self._released
 
     def read(self, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
-        """Durable entries after an offset; see `Log.read`."""
+        """Durable entries after an offset; see `Log.read`. Few large ones are as much as many small."""
         first, last = after + 1, min(after + limit, self._durable_last)
         if first > last:
             return []
         if first < self._first():
             raise LogGap(str(self._directory), first, self._first() - 1)
-        if first in self._tail:
-            return [(offset, self._tail[offset]) for offset in range(first, last + 1)]
-        entries: list[tuple[int, bytes]] = []
+        self._handed = max(self._handed, last)
+        if entries := self._tail.read(first, last, _READ_BYTES):
+            return entries
+        size = 0
         for offset, data in read_entries(self._directory, after, last - after):
             if offset != first + len(entries):
                 if not entries:
                     raise LogGap(str(self._directory), first, min(offset - 1, self._durable_last))
                 break
             entries.append((offset, data))
+            size += len(data)
+            if size >= _READ_BYTES:
+                break
         if not entries:
             raise LogGap(str(self._directory), first, self._durable_last)
         return entries
@@ -342,7 +370,9 @@ class LocalLog:
         await self._pressed.wait()
 
     def _first(self) -> int:
-        return first_offset(self._files[0].path if self._files else self._current)
+        with suppress(IndexError):  # the last closed file went between two looks
+            return first_offset(self._files[0].path)
+        return first_offset(self._current)
 
     async def wait(self, after: int) -> None:
         """Return when an entry after the offset is durable; raises LogError once the log failed."""

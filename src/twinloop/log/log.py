@@ -8,9 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from enum import StrEnum, unique
 from typing import Protocol
 
-__all__ = ["Log", "LogStats"]
+__all__ = ["Log", "LogStats", "Overflow"]
+
+
+@unique
+class Overflow(StrEnum):
+    """What happens when a full log's oldest entries are still needed."""
+
+    BLOCK = "block"
+    """Appends wait, and so do the sources."""
+    DROP_OLDEST = "drop_oldest"
+    """The oldest file goes; its readers learn of the gap."""
+    THIN = "thin"
+    """Every second sample of each series goes that the reader has not begun to read, again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +36,7 @@ class LogStats:
         appended, trimmed: entries since this process opened the log.
         commits: durable commits since then.
         dropped: entries removed to make room before every reader had let go of them, since then.
+        thinned: samples left out of entries to make room before the fold had read them, since then.
     """
 
     first_offset: int
@@ -32,6 +46,7 @@ class LogStats:
     trimmed: int
     commits: int
     dropped: int = 0
+    thinned: int = 0
 
 
 class Log(Protocol):
@@ -47,6 +62,8 @@ class Log(Protocol):
 
     def read(self, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
         """Durable entries after an offset, without a gap, at most `limit`; empty when there are none.
+
+        Fewer where they are large: a portion is bounded in bytes, too. Any thread may ask.
 
         Raises:
             LogGap: the next entries are gone for good; read on after the gap's `last`.

@@ -73,7 +73,10 @@ class MemoryLog:
         if after + 1 < self._first:
             raise LogGap("in memory", after + 1, self._first - 1)
         stop = min(after + 1 + limit, self._next)
-        return [(offset, self._entries[offset]) for offset in range(after + 1, stop)]
+        try:
+            return [(offset, self._entries[offset]) for offset in range(after + 1, stop)]
+        except KeyError:  # dropped while another thread reads
+            raise LogGap("in memory", after + 1, self._first - 1) from None
 
     async def wait(self, after: int) -> None:
         """Return when there is an entry after the offset."""

@@ -19,10 +19,13 @@ from twinloop.log.files import (
     newest_entry,
     offset_path,
     open_file,
+    remove_file,
     size_of,
     sync_file,
+    thinned_times,
 )
 from twinloop.log.salvage import Survey, finish_salvage, salvage, survey
+from twinloop.log.thinning import ASIDE
 
 __all__ = ["Closed", "Opened", "open_log"]
 
@@ -41,6 +44,8 @@ class Closed:
         newest: the newest entry's offset, lower than `last` where offsets were left out.
         newest_ns: the newest entry's time.
         size: bytes on disk.
+        times_thinned: how often every second of its samples was left out.
+        spent: it cannot be thinned any more.
     """
 
     path: Path
@@ -48,6 +53,8 @@ class Closed:
     newest: int
     newest_ns: int
     size: int
+    times_thinned: int = 0
+    spent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,8 @@ def open_log(directory: Path, begin: int, *, durable: bool) -> Opened:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         finish_salvage(directory)
+        for path in directory.glob(f"*{ASIDE}"):  # left by a crash
+            remove_file(path)
         paths = log_files(directory)
         if paths:
             _make_sound(paths, begin, durable=durable)
@@ -126,16 +135,16 @@ def _report(damaged: Path, found: Survey, aside: Path, begin: int) -> None:
 
 
 def _closed(path: Path, last: int) -> Closed:
-    newest = None
+    newest, times = None, 0
     try:
         with closing(sqlite3.connect(path, timeout=30)) as db:
-            newest = newest_entry(db)
+            newest, times = newest_entry(db), thinned_times(db)
     except sqlite3.Error as error:
         if not is_damage(error, path):
             raise
         _log.error("the log file %s is damaged (%s): what is sound in it is used", path, error)
     offset, newest_ns = newest or (last, 0)
-    return Closed(path, last, min(offset, last), newest_ns, size_of(path))
+    return Closed(path, last, min(offset, last), newest_ns, size_of(path), times)
 
 
 def _has_checksums(path: Path) -> bool:

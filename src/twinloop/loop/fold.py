@@ -31,6 +31,7 @@ from twinloop.records import (
     Samples,
     Snapshot,
     Started,
+    Thinned,
     Tick,
 )
 from twinloop.stages.estimate import EstimateStage
@@ -125,16 +126,27 @@ class Fold:
         batch = self.validate.step(batch, events, live=record.live)
         fills = self._impute.step(batch)
         batch = self.estimate.step(batch, events)
-        newest = int(received.arrival_time.max(initial=self._time))
+        if record.thinned is not None:
+            self._thinned(offset, record.thinned, record.newest(self._time), events)
         return self._outputs(
             offset,
-            newest,
+            record.newest(self._time),
             batch,
             fills,
             events=events,
             dead=dead,
             duplicates=self.validate.duplicates,
         )
+
+    def _thinned(self, offset: int, thinned: Thinned, time_ns: int, events: list[Event]) -> None:
+        """What a full log left out arrived all the same: it renews ages, and is told once a file."""
+        series, arrival = np.array(thinned.series, np.int32), np.array(thinned.arrival, np.int64)
+        for each in np.unique(arrival).tolist():
+            self.validate.renew(self._route.tags_of(series[arrival == each]), each)
+        if thinned.samples:
+            where = f"offsets {thinned.first} to {offset}"
+            why = f"{thinned.samples} samples of {where} were left out to make room"
+            events.append(Event(time_ns, "log received", EventKind.THINNED, why=why))
 
     def _tick(self, offset: int, tick: Tick) -> Outputs:
         events: list[Event] = []

@@ -12,6 +12,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from twinloop.log.log import LogStats
 from twinloop.records import Health, Outputs
 
 __all__ = ["Cycle", "CycleFigures", "Metrics", "quantile"]
@@ -119,6 +120,12 @@ class Metrics:
         self._log_dropped = Gauge(
             "twinloop_log_dropped_entries", "Entries dropped unread to make room", ["log"], registry=made
         )
+        self._log_thinned = Gauge(
+            "twinloop_log_thinned_samples", "Samples left out unread to make room", ["log"], registry=made
+        )
+        self._log_trimmed = Gauge(
+            "twinloop_log_trimmed_entries", "Entries removed that every reader had", ["log"], registry=made
+        )
         self._store_lag = Gauge(
             "twinloop_store_lag_entries", "Outputs the store does not have yet", registry=made
         )
@@ -156,11 +163,13 @@ class Metrics:
         self._age.labels(name).set(age_s)
         self._attempts.labels(name).set(attempts)
 
-    def log(self, name: str, *, size_bytes: int, last_offset: int, dropped: int = 0) -> None:
+    def log(self, name: str, stats: LogStats) -> None:
         """Set a log's figures."""
-        self._log_bytes.labels(name).set(size_bytes)
-        self._log_last.labels(name).set(last_offset)
-        self._log_dropped.labels(name).set(dropped)
+        self._log_bytes.labels(name).set(stats.size_bytes)
+        self._log_last.labels(name).set(stats.last_offset)
+        self._log_trimmed.labels(name).set(stats.trimmed)
+        self._log_dropped.labels(name).set(stats.dropped)
+        self._log_thinned.labels(name).set(stats.thinned)
 
     def store(self, lag_entries: int) -> None:
         """Set how many outputs the store does not have yet."""

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Final
 
+from twinloop.log.archive import read_around
 from twinloop.log.files import read_entries
 from twinloop.log.log import Log
 from twinloop.loop.deliver import StoreReader
@@ -70,21 +72,40 @@ class Folded:
 
 
 def recorded(directory: Path, span: Span, at_once: int = AT_ONCE) -> Iterator[list[tuple[int, bytes]]]:
-    """The entries of a local log in portions, also while its owner appends; nothing is locked or written.
+    """The entries of a local log and its archive in portions, also while its owner appends and trims.
 
-    Each portion is a short question of its own: a reader that stayed would keep the owner's files growing.
+    Nothing is locked or written. Each portion from the log is a short question of its own: a reader that
+    stayed would keep the owner's files growing. What neither has is left out.
 
     Raises:
         LogError: a file cannot be read.
     """
-    after = span.after
+    after, looked = span.after, None
     while after < span.last:
+        if looked is None:
+            for portion in _portions(read_around(directory, after), span.last, at_once):
+                yield portion
+                after = portion[-1][0]
+            looked = after
         portion = list(read_entries(directory, after, min(at_once, span.last - after)))
         portion = [entry for entry in portion if entry[0] <= span.last]
         if not portion:
             return
+        if (first := portion[0][0]) > after + 1:
+            if looked != after:  # what leaves the log meanwhile stands in the archive before it does
+                looked = None
+                continue
+            _log.warning("the records %d to %d are gone: folding on after them", after + 1, first - 1)
         yield portion
         after = portion[-1][0]
+
+
+def _portions(
+    entries: Iterator[tuple[int, bytes]], last: int, at_once: int
+) -> Iterator[list[tuple[int, bytes]]]:
+    wanted = takewhile(lambda entry: entry[0] <= last, entries)
+    while portion := list(islice(wanted, at_once)):
+        yield portion
 
 
 async def refold(
@@ -137,7 +158,7 @@ async def refold(
         finally:
             await outputs.close()
     if folded.gaps:
-        _log.warning("%d records are no longer in the log: they were trimmed meanwhile", folded.gaps)
+        _log.warning("%d records are gone: trimmed, dropped to make room, or damaged", folded.gaps)
     return folded
 
 
@@ -188,5 +209,6 @@ def _time_of(record: Record, otherwise: int) -> int:
     When files are replayed, links and dead letters are of the day of the replay, not of the files'.
     """
     if isinstance(record, Samples):
-        return int(record.unpack().arrival_time.max(initial=-_NEVER))
+        newest = record.newest(-_NEVER)
+        return newest if newest > -_NEVER else otherwise
     return record.time if isinstance(record, Tick) else otherwise

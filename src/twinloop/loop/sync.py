@@ -33,7 +33,7 @@ from twinloop.records import (
     encode_record,
 )
 from twinloop.sources.clock import Clock
-from twinloop.stores.store import Store
+from twinloop.stores.store import Follower, Store
 
 __all__ = ["Loop", "Parts"]
 
@@ -58,6 +58,7 @@ class Parts:
         store: history, a reader of `outputs`.
         checkpoints: where the fold's state is kept; None to begin anew each time.
         clock: gives the ticks; None where a source brings its own (replay).
+        follower: keeps the newest values while the store lags; None for nobody.
     """
 
     log: Log
@@ -67,6 +68,7 @@ class Parts:
     metrics: Metrics
     checkpoints: Checkpoints | None = None
     clock: Clock | None = None
+    follower: Follower | None = None
 
 
 @dataclass(slots=True)
@@ -109,7 +111,7 @@ class Loop:
     def __init__(self, parts: Parts, supervisors: Callable[[Append], Sequence[Supervisor]]) -> None:
         self._parts = parts
         self.fold = parts.new_fold()
-        self._store = StoreReader(parts.outputs, parts.store, self._lost_outputs)
+        self._store = StoreReader(parts.outputs, parts.store, self._lost_outputs, parts.follower)
         self._progress = _Progress()
         self._listeners: list[Callable[[Outputs], None]] = []
         self._output: asyncio.Future[int] | None = None
@@ -284,10 +286,7 @@ class Loop:
                 attempts=figures.attempts,
             )
         for name, log in (("received", self._parts.log), ("outputs", self._parts.outputs)):
-            stats = log.stats()
-            metrics.log(
-                name, size_bytes=stats.size_bytes, last_offset=stats.last_offset, dropped=stats.dropped
-            )
+            metrics.log(name, log.stats())
         metrics.store(self._store.lag)
 
     async def _checkpoint_now_and_then(self) -> None:

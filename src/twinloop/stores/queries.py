@@ -1,7 +1,7 @@
 """Answers from the embedded store, also in another process while `run` writes.
 
 Segments are listed first, then the output log is read after the last sealed offset: each row is in one
-of the two. Should a seal happen in between, the question is asked again.
+of the two. Should the log have been trimmed in between, or a segment merged, the question is asked again.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twinloop.errors import LogError, QueryError
+from twinloop.stores.ahead import newest_ahead
 from twinloop.stores.latest import Latest
-from twinloop.stores.rows import SAMPLE_SCHEMA, Entry, by_time, first_stored, tables
+from twinloop.stores.rows import SAMPLE_SCHEMA, SCHEMAS, Entry, by_time, first_stored, tables
 from twinloop.stores.segments import (
     Listing,
     Segment,
@@ -41,6 +42,7 @@ _T = TypeVar("_T")
 _LOWEST: Final = -(2**63)
 _HIGHEST: Final = 2**63 - 1
 _ATTEMPTS: Final = 5
+_PORTION_ROWS: Final = 200_000
 _RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
 _WINDOW_COLUMNS: Final = ["tag", "time", "value", "status", "offset"]
 
@@ -70,6 +72,7 @@ class LocalQueries:
         unsealed: the output log's entries after an offset, ascending. It may raise or leave out entries
             that were trimmed: the store has sealed those by then, and the question is asked again.
         active: by index, whether `latest` of all tags shows it; all by default.
+        ahead: where the newest values are kept while the store lags; None for nowhere.
     """
 
     def __init__(
@@ -80,12 +83,14 @@ class LocalQueries:
         unsealed: Callable[[int], Iterable[Entry]],
         *,
         active: Sequence[bool] | None = None,
+        ahead: Path | None = None,
     ) -> None:
         self._directory = directory
         self._names = list(names)
         self._units = list(units)
         self._index = {name: index for index, name in enumerate(names) if name}
         self._unsealed = unsealed
+        self._ahead = ahead
         self._active = np.ones(len(self._names), bool) if active is None else np.asarray(active, bool)
         self._damaged: set[Segment] = set()
         self._lock = threading.Lock()
@@ -102,12 +107,14 @@ class LocalQueries:
         """
         asked = [self._tag(name) for name in tags]
 
-        def ask(listing: Listing, entries: list[Entry]) -> pa.Table:
+        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
             latest = Latest.at(self._directory, self._names, listing)
-            latest.add(entries)
+            for entries in portions:
+                latest.add(entries)
             return latest.rows()
 
-        rows = self._ask(ask)
+        rows = self._newest()
+        rows = self._ask(ask) if rows is None else rows
         position = {int(tag): at for at, tag in enumerate(rows["tag"].to_numpy())}
         if not tags:
             asked = sorted((tag for tag in position if self._shown(tag)), key=self._names.__getitem__)
@@ -203,12 +210,14 @@ class LocalQueries:
         tag = self._tag(name)
         low, high = _bounds(start, end)
 
-        def ask(listing: Listing, entries: list[Entry]) -> pa.Table:
-            parts = [tables(entries, [kind])[kind].select(columns)]
+        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
+            met = _meeting(listing, kind, low, high)
+            parts = [_of_tag(_read(segment, columns, tag, low, high), tag, low, high) for segment in met]
             parts += [
-                _read(segment, columns, tag, low, high) for segment in _meeting(listing, kind, low, high)
+                _of_tag(tables(entries, [kind], tag)[kind].select(columns), tag, low, high)
+                for entries in portions
             ]
-            return first_stored(pa.concat_tables([_of_tag(part, tag, low, high) for part in parts]))
+            return first_stored(pa.concat_tables(parts or [SCHEMAS[kind].empty_table().select(columns)]))
 
         return self._ask(ask)
 
@@ -216,32 +225,62 @@ class LocalQueries:
         """Rows of a kind without tags in [start, end), ascending time."""
         low, high = _bounds(start, end)
 
-        def ask(listing: Listing, entries: list[Entry]) -> pa.Table:
-            parts = [tables(entries, [kind])[kind]]
-            parts += [_read_whole(segment) for segment in _meeting(listing, kind, low, high)]
-            return by_time(pa.concat_tables([_within(part, low, high, asset) for part in parts]))
+        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
+            met = _meeting(listing, kind, low, high)
+            parts = [_within(_read_whole(segment), low, high, asset) for segment in met]
+            parts += [_within(tables(entries, [kind])[kind], low, high, asset) for entries in portions]
+            return by_time(pa.concat_tables(parts or [SCHEMAS[kind].empty_table()]))
 
         return _with_time(self._ask(ask)).drop_columns(["offset"])
 
-    def _ask(self, question: Callable[[Listing, list[Entry]], _T]) -> _T:
-        """The answer over all rows, sealed or not, asked again while seals or merges interfere."""
+    def _ask(self, question: Callable[[Listing, Iterator[list[Entry]]], _T]) -> _T:
+        """The answer over all rows, sealed or not, asked again while trims or merges interfere.
+
+        The question reads what it wants of the segments first: a merge may remove them soon. What follows
+        is whole, however many seals happen meanwhile, as long as the log gives it without a gap.
+        """
         for attempt in range(_ATTEMPTS):
             listing = list_segments(self._directory, self._damaged)
+            unsealed = _Unsealed(self._unsealed, listing.covered)
             try:
-                entries = [entry for entry in self._unsealed(listing.covered) if entry[0] > listing.covered]
-                if list_segments(self._directory, self._damaged).covered != listing.covered:
+                answer = question(listing, unsealed.portions())
+                if unsealed.has_gap and self._has_moved(listing):
                     continue
-                return question(listing, entries)
             except FileNotFoundError:
                 logger.debug("a segment was merged while it was read, asking again")
             except _Damaged as damaged:
                 self._damaged.add(damaged.segment)
                 logger.warning("%s; its rows are left out", damaged)
             except LogError:
-                sealed = list_segments(self._directory, self._damaged).covered != listing.covered
-                if not sealed or attempt == _ATTEMPTS - 1:
+                if not self._has_moved(listing) or attempt == _ATTEMPTS - 1:
                     raise
+            else:
+                return answer
         raise QueryError(f"{self._directory}: its files change faster than they can be read")
+
+    def _has_moved(self, listing: Listing) -> bool:
+        return list_segments(self._directory, self._damaged).covered != listing.covered
+
+    def _newest(self) -> pa.Table | None:
+        """The newest rows from what is kept while the store lags; None where nothing is, or nothing newer."""
+        if self._ahead is None:
+            return None
+        for _ in range(_ATTEMPTS):
+            covered = list_segments(self._directory, self._damaged).covered
+            found = newest_ahead(self._ahead, covered)
+            if found is None:
+                return None
+            latest = Latest(self._names)
+            unsealed = _Unsealed(self._unsealed, found[0])
+            try:
+                latest.load(found[1])
+                for entries in unsealed.portions():
+                    latest.add(entries)
+            except (OSError, pa.ArrowException, LogError):
+                continue  # a newer one took its place
+            if list_segments(self._directory, self._damaged).covered <= found[0]:
+                return latest.rows()
+        return None
 
     def _tag(self, name: str) -> int:
         index = self._index.get(name)
@@ -265,6 +304,36 @@ class LocalQueries:
         }
         columns = [made[name] if name in made else rows[name] for name in RANGE_SCHEMA.names]
         return pa.Table.from_arrays(columns, schema=RANGE_SCHEMA)
+
+
+class _Unsealed:
+    """Entries in portions that fit into memory.
+
+    Attributes:
+        has_gap: whether, so far, nothing came or something is missing: the log was trimmed, or is damaged.
+    """
+
+    def __init__(self, read: Callable[[int], Iterable[Entry]], after: int) -> None:
+        self._read = read
+        self._after = after
+        self.has_gap = True
+
+    def portions(self) -> Iterator[list[Entry]]:
+        portion: list[Entry] = []
+        rows, expected, whole = 0, self._after + 1, True
+        for offset, outputs in self._read(self._after):
+            if offset <= self._after:
+                continue
+            whole = whole and offset == expected
+            expected = offset + 1
+            portion.append((offset, outputs))
+            rows += 1 + len(outputs.samples[0] if outputs.samples else b"") // 4
+            if rows >= _PORTION_ROWS:
+                yield portion
+                portion, rows = [], 0
+        if portion:
+            yield portion
+        self.has_gap = not whole or expected == self._after + 1
 
 
 def _meeting(listing: Listing, kind: str, low: int, high: int) -> list[Segment]:

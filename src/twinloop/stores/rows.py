@@ -101,9 +101,14 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = {
 KINDS: Final = tuple(SCHEMAS)
 
 
-def tables(entries: Sequence[Entry], kinds: Sequence[str] = KINDS) -> dict[str, pa.Table]:
-    """The rows of some outputs by kind, each sorted and free of duplicates; every kind asked for is there."""
-    return {kind: _MAKERS[kind](entries) for kind in kinds}
+def tables(
+    entries: Sequence[Entry], kinds: Sequence[str] = KINDS, tag: int | None = None
+) -> dict[str, pa.Table]:
+    """The rows of some outputs by kind, each sorted and free of duplicates; every kind asked for is there.
+
+    With a tag, kinds that have tags give that tag's rows only.
+    """
+    return {kind: _MAKERS[kind](entries, tag) for kind in kinds}
 
 
 def first_stored(table: pa.Table) -> pa.Table:
@@ -124,7 +129,7 @@ def by_time(table: pa.Table) -> pa.Table:
     return table.take(pa.array(order))
 
 
-def _sample_rows(entries: Sequence[Entry], batch_of: Callable[[Outputs], Batch]) -> pa.Table:
+def _sample_rows(entries: Sequence[Entry], batch_of: Callable[[Outputs], Batch], tag: int | None) -> pa.Table:
     parts = [(offset, batch_of(outputs)) for offset, outputs in entries]
     parts = [(offset, batch) for offset, batch in parts if len(batch)]
     batch = Batch.concat([batch for _, batch in parts])
@@ -132,6 +137,9 @@ def _sample_rows(entries: Sequence[Entry], batch_of: Callable[[Outputs], Batch])
         np.array([offset for offset, _ in parts], np.int64),
         np.array([len(batch) for _, batch in parts], np.int64),
     )
+    if tag is not None:
+        wanted = batch.tag == tag
+        batch, offsets = batch.take(wanted), offsets[wanted]
     columns = [
         batch.tag,
         batch.time,
@@ -173,15 +181,15 @@ def _rounded(estimate: F64, std: F64) -> F64:
     )
 
 
-def _samples(entries: Sequence[Entry]) -> pa.Table:
-    return _sample_rows(entries, Outputs.batch)
+def _samples(entries: Sequence[Entry], tag: int | None) -> pa.Table:
+    return _sample_rows(entries, Outputs.batch, tag)
 
 
-def _fills(entries: Sequence[Entry]) -> pa.Table:
-    return _sample_rows(entries, Outputs.filled)
+def _fills(entries: Sequence[Entry], tag: int | None) -> pa.Table:
+    return _sample_rows(entries, Outputs.filled, tag)
 
 
-def _events(entries: Sequence[Entry]) -> pa.Table:
+def _events(entries: Sequence[Entry], _tag: int | None) -> pa.Table:
     rows = [
         (event.time, event.subject, str(event.kind), event.before, event.after, event.why, offset)
         for offset, outputs in entries
@@ -190,7 +198,7 @@ def _events(entries: Sequence[Entry]) -> pa.Table:
     return _table("events", rows)
 
 
-def _snapshots(entries: Sequence[Entry]) -> pa.Table:
+def _snapshots(entries: Sequence[Entry], _tag: int | None) -> pa.Table:
     rows = [
         (
             shot.time,
@@ -211,7 +219,7 @@ def _snapshots(entries: Sequence[Entry]) -> pa.Table:
     return _table("snapshots", rows)
 
 
-def _dead(entries: Sequence[Entry]) -> pa.Table:
+def _dead(entries: Sequence[Entry], _tag: int | None) -> pa.Table:
     rows = [
         (letter.time, letter.source, letter.origin, str(letter.reason), letter.detail, letter.raw, offset)
         for offset, outputs in entries
@@ -227,7 +235,7 @@ def _table(kind: str, rows: Sequence[tuple[object, ...]]) -> pa.Table:
     return by_time(pa.Table.from_arrays(arrays, schema=schema))
 
 
-_MAKERS: Final[Mapping[str, Callable[[Sequence[Entry]], pa.Table]]] = {
+_MAKERS: Final[Mapping[str, Callable[[Sequence[Entry], int | None], pa.Table]]] = {
     "samples": _samples,
     "fills": _fills,
     "events": _events,

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from twinloop.records import Outputs
 
-__all__ = ["RANGE_SCHEMA", "WINDOW_SCHEMA", "Queries", "Store"]
+__all__ = ["RANGE_SCHEMA", "WINDOW_SCHEMA", "Follower", "Queries", "Store"]
 
 _TIME = pa.timestamp("ns", tz="UTC")
 
@@ -69,6 +69,25 @@ class Store(Protocol):
         Raises:
             StoreBusy: it could not; what is after `covered` stays in the output log.
         """
+        ...
+
+
+class Follower(Protocol):
+    """What keeps the newest values up to date while a store lags; its methods block."""
+
+    def begin(self, covered: int) -> int | None:
+        """Take up what is known; returns the output-log offset it covers, at least the store's `covered`.
+
+        None where that cannot be said now: ask again.
+        """
+        ...
+
+    def add(self, entries: Sequence[tuple[int, Outputs]]) -> None:
+        """Take up the entries that follow, in ascending order of offset."""
+        ...
+
+    def save(self, covered: int) -> None:
+        """Keep what is known up to an offset for those who ask."""
         ...
 
 
