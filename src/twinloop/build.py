@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -37,8 +38,10 @@ from twinloop.loop.sync import Loop, Parts
 from twinloop.records import Tick, decode_outputs
 from twinloop.sources.clock import Clock
 from twinloop.sources.files import REPLAY, FileOptions, FileSource
-from twinloop.sources.mqtt.client import MqttOptions, MqttSource, parse_url, tls_context
+from twinloop.sources.mqtt.client import MqttOptions, MqttSource
+from twinloop.sources.mqtt.tls import tls_context
 from twinloop.sources.mqtt.topics import TopicMap
+from twinloop.sources.mqtt.url import parse_url
 from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
 from twinloop.sources.source import Source
 from twinloop.stages.estimate import EstimateStage
@@ -328,7 +331,9 @@ def _mqtt_options(place: Workplace, name: str, source: MqttSourceConfig) -> Mqtt
     try:
         endpoint = parse_url(source.url)
         tls = source.tls or TlsConfig(ca=None, cert=None, key=None)
-        context = tls_context(tls.ca, tls.cert, tls.key) if endpoint.tls else None
+        context = partial(tls_context, tls.ca, tls.cert, tls.key) if endpoint.tls else None
+        if context is not None:
+            context()  # at each connection again; what cannot be used now is refused now
     except ConfigError as error:
         raise ConfigError(f"sources.{name}.{error}") from error
     topics = _topics(name, source)
@@ -346,6 +351,7 @@ def _mqtt_options(place: Workplace, name: str, source: MqttSourceConfig) -> Mqtt
         topics=topics,
         client_id=source.client_id or _client_id(place, name),
         tls=context,
+        certificate=tls.cert is not None,
         username=source.username,
         password=source.password.get_secret_value() if source.password else None,
         protocol=source.protocol,
