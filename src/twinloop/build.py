@@ -39,10 +39,12 @@ from twinloop.records import Tick, decode_outputs
 from twinloop.sources.clock import Clock
 from twinloop.sources.files import REPLAY, FileOptions, FileSource
 from twinloop.sources.mqtt.client import MqttOptions, MqttSource
+from twinloop.sources.mqtt.intake import MessageReader
 from twinloop.sources.mqtt.tls import tls_context
 from twinloop.sources.mqtt.topics import TopicMap
 from twinloop.sources.mqtt.url import parse_url
 from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
+from twinloop.sources.refeed import Reader, RefeedSource
 from twinloop.sources.source import Source
 from twinloop.stages.estimate import EstimateStage
 from twinloop.stages.impute import ImputeStage
@@ -59,7 +61,9 @@ __all__ = [
     "borrowed_workplace",
     "build_fold",
     "build_loop",
+    "build_readers",
     "check_sources",
+    "holder_of",
     "workplace",
 ]
 
@@ -153,21 +157,44 @@ def borrowed_workplace(config: PlantConfig) -> Iterator[Workplace]:
         dictionary.close()
 
 
+def holder_of(directory: Path) -> str:
+    """The process that has a data directory; empty where nobody has."""
+    try:
+        with (directory / "lock").open(encoding="ascii") as lock:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return ""
+    except BlockingIOError:
+        return _holder(directory)
+    return ""
+
+
+def _holder(directory: Path) -> str:
+    return (directory / "lock").read_text(encoding="ascii").strip() or "unknown"
+
+
 def _take(descriptor: int, directory: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        holder = (directory / "lock").read_text(encoding="ascii").strip() or "unknown"
         raise StartError(
-            f"data_dir {directory} is in use by another twinloop (process {holder}): "
+            f"data_dir {directory} is in use by another twinloop (process {_holder(directory)}): "
             "stop it first, or give this plant a data_dir of its own"
         ) from error
 
 
-def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None) -> Loop:
+def build_loop(
+    place: Workplace, metrics: Metrics, replay: Replay | None = None, *, only_refeed: bool = False
+) -> Loop:
     """The loop of a plant, ready to run.
 
     Must be called on the event loop that will run it.
+
+    Args:
+        place: whose data directory it works in.
+        metrics: where it counts.
+        replay: files to replay in place of the plant's sources.
+        only_refeed: no source but the spool of dead letters that are fed again; it ends with that.
 
     Raises:
         ConfigError: the plant file asks for what cannot be.
@@ -186,7 +213,7 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
         store=store,
         metrics=metrics,
         checkpoints=Checkpoints(place.directory / "checkpoints") if isinstance(log, LocalLog) else None,
-        clock=None if replay else Clock(period_ns, tiers),
+        clock=None if replay or only_refeed else Clock(period_ns, tiers),
     )
 
     def supervisors(append: Append) -> Sequence[Supervisor]:
@@ -196,12 +223,19 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
                 replay.paths, period_ns, tuple(tiers), 2 * int(stale) + period_ns, replay.speed
             )
             return [Supervisor(FileSource(options, _Intake(REPLAY, resolver, place.dictionary)), append)]
+        again = RefeedSource(place.directory, _readers(place, resolver), watch=not only_refeed)
+        sources = [] if only_refeed else _sources(place, resolver)
         return [
-            Supervisor(source, append, silence_s=_silence_s(config, source.name))
-            for source in _sources(place, resolver)
+            *(Supervisor(each, append, silence_s=_silence_s(config, each.name)) for each in sources),
+            Supervisor(again, append, quiet=True),
         ]
 
     return Loop(parts, supervisors)
+
+
+def build_readers(place: Workplace) -> dict[str, Reader]:
+    """By source name: how dead letters are read again; sources whose letters cannot be are left out."""
+    return _readers(place, Resolver(place.table, _namers(place.config)))
 
 
 def build_fold(place: Workplace) -> Fold:
@@ -325,6 +359,16 @@ def _sources(place: Workplace, resolver: Resolver) -> list[Source]:
         else:
             made.append(OpcuaSource(_opcua_options(place, name, source), intake))
     return made
+
+
+def _readers(place: Workplace, resolver: Resolver) -> dict[str, Reader]:
+    return {
+        name: MessageReader(
+            name, _topics(name, source), _Intake(name, resolver, place.dictionary), source.max_payload
+        )
+        for name, source in place.config.sources.items()
+        if isinstance(source, MqttSourceConfig)
+    }
 
 
 def _mqtt_options(place: Workplace, name: str, source: MqttSourceConfig) -> MqttOptions:
