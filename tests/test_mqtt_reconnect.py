@@ -110,18 +110,17 @@ async def test_two_programs_with_one_client_id_are_named_and_wait_longer_each_ti
                     sent += 1
                 # Each takes what comes while it is connected, and what the other had not acknowledged.
                 await until(lambda: set(ours.values) | set(other.values) == set(map(float, range(sent))))
-            probably = "field: mqtt://127.0.0.1:"
-            (line,) = said(caplog, "field: mqtt://127.0.0.1:")[1:]
-            assert "probably another program uses the client id 'twin'" in line
-            assert line.startswith(probably)
-            assert "`client_id`" in line
+            lines = said(caplog, "field: mqtt://127.0.0.1:")
+            assert 3 <= len(lines) <= 5, "some of the losses are said, the others are not"
+            assert "probably another program uses the client id 'twin'" in lines[-1]
+            assert "`client_id`" in lines[-1]
             steps = [min(0.01 * 2**step, 0.3) for step in range(8)]
             fits = [step / 2 <= wait <= step for wait, step in zip(ours.waits.given, steps, strict=False)]
             assert all(fits), f"no delivery shortens the wait: {ours.waits.given}"
-            before = len(said(caplog, "field: connected again"))
+            # The other program is gone: the end of the trouble is said when the connection has held.
             await until(lambda: ours.keeper._short == 0)
-            assert len(said(caplog, "field: connected again")) - before <= 1
-            assert len(said(caplog, "field: connected again")) <= 2
+            assert len(said(caplog, "field: connected again")) <= 5
+            assert caplog.records[-1].getMessage() == "field: connected again"
             await publish(broker.port, message("temperature", -1.0))
             await until(lambda: -1.0 in ours.values)
 

@@ -30,7 +30,7 @@ LONGEST_RETRY_S: Final = 30.0
 STEADY_S: Final = 60.0
 _STEADY_AT_LEAST_S: Final = 8.0
 _STEADY_WAITS: Final = 8.0
-_RESTLESS: Final = 3
+_RESTLESS: Final = 5
 _IN_FLIGHT: Final = 64
 _LAST_WORDS_S: Final = 1.0
 _LAST_PAUSE_S: Final = 0.05
@@ -305,7 +305,8 @@ class Supervisor:
         if was_up:
             self._backoff.begin(self._short)
             self._short += 1
-        fresh = problem not in self._problems
+        # A link that comes and goes is said some times; then each different cause is, once.
+        fresh = problem not in self._problems or (was_up and self._short <= _RESTLESS)
         if fresh:
             if len(self._problems) >= _MOST_SAID:
                 self._problems.clear()
