@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -21,7 +22,11 @@ from twinloop.log.files import read_entries
 from twinloop.loop.metrics import Metrics
 from twinloop.records import DeadLetter, DeadLetters, DeadReason, Samples, decode_record
 from twinloop.refeeding import Refed, Selection, refeed
+from twinloop.sources.mqtt.intake import MessageReader
+from twinloop.sources.mqtt.topics import TopicMap, TopicPattern, TopicRule
 from twinloop.sources.refeed import Ledger, RefeedSource, Spool, key_of
+from twinloop.sources.source import Intake
+from twinloop.testing import check_source
 
 T0 = 1_772_359_200_000_000_000  # 2026-03-01T10:00:00Z
 SECOND = 1_000_000_000
@@ -322,6 +327,22 @@ def test_a_key_tells_letters_apart_by_time_source_origin_and_bytes() -> None:
     ]
     assert len({key_of(each) for each in [one, *others]}) == 4
     assert key_of(one) == key_of(replace_letter(one, detail="another"))
+
+
+def test_the_spool_is_a_source_that_keeps_the_laws_of_one(tmp_path: Path) -> None:
+    numbers = itertools.count()
+
+    async def say(count: int) -> None:
+        spool = Spool(tmp_path)
+        for number in itertools.islice(numbers, count):
+            spool.put(letter(number, "temperature", {"value": number}))
+        spool.flush()
+
+    def make(intake: Intake) -> RefeedSource:
+        topics = TopicMap([TopicRule(TopicPattern("reactor/{asset}/sensor/{tag}"))])
+        return RefeedSource(tmp_path, {"field": MessageReader("field", topics, intake, 2**20)}, watch=False)
+
+    check_source(make, say, finite=True)
 
 
 def test_the_ledger_answers_for_more_letters_than_one_question_takes(tmp_path: Path) -> None:
