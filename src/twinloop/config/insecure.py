@@ -1,4 +1,4 @@
-"""What leaves this host: a link that is not protected needs the user's word for it there."""
+"""Which hosts need no protection on the way: those that are this one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ __all__ = ["is_loopback"]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this one by its name alone: localhost, 127.0.0.0/8 or ::1; no name is looked up.
+    """Whether a host is this one by its very name: `localhost`, 127.0.0.0/8 or ::1. Nobody is asked.
 
-    >>> is_loopback("127.0.0.2"), is_loopback("localhost"), is_loopback("broker.example")
-    (True, True, False)
+    >>> is_loopback("localhost"), is_loopback("127.8.8.8"), is_loopback("::1"), is_loopback("plant.example")
+    (True, True, True, False)
     """
+    if host.lower().rstrip(".") == "localhost":
+        return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        return host.lower() == "localhost"
+        return False
