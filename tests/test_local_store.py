@@ -115,6 +115,15 @@ def test_many_rows_are_sealed_without_waiting(
     assert store.covered == 11
 
 
+def test_a_flood_of_large_dead_letters_is_sealed_before_it_fills_the_memory(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path, NAMES)
+    letter = DeadLetter(T0, "field", "a/b", bytes(2**20), DeadReason.UNDECODABLE, "")
+    for offset in range(200):
+        store.write([(offset, Outputs(offset, T0 + offset, dead=[letter]))])
+        assert len(store._pending) < 65
+    assert store.covered >= 127
+
+
 def test_a_refused_seal_keeps_everything_and_asks_for_time(
     tmp_path: Path, log: OutputLog, queries: LocalQueries
 ) -> None:

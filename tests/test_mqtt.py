@@ -23,8 +23,10 @@ from support.tls import make_certificates
 from twinloop.batch import NO_TIME, Received
 from twinloop.errors import ConfigError, LinkError
 from twinloop.records import DeadLetter, DeadLetters, DeadReason, Samples
-from twinloop.sources.mqtt.client import MqttOptions, MqttSource, Protocol, parse_url, tls_context
+from twinloop.sources.mqtt.client import MqttOptions, MqttSource, Protocol
+from twinloop.sources.mqtt.tls import tls_context
 from twinloop.sources.mqtt.topics import TopicMap, TopicPattern, TopicRule
+from twinloop.sources.mqtt.url import parse_url
 from twinloop.sources.source import Delivery
 from twinloop.status import StatusCode
 from twinloop.tags import Refusal
@@ -353,7 +355,9 @@ async def test_another_client_with_our_id_is_named_as_a_takeover() -> None:
         MqttSource(options(port), Series()).connect() as deliveries,
     ):
         sentence = await lost(deliveries)
-    assert sentence.endswith("another client took over the session: two programs use the client id 'twin'")
+    assert (
+        "another client took over the session: two programs use the client id 'twin'; give each" in sentence
+    )
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -385,16 +389,16 @@ async def test_a_refused_subscription_names_the_topic() -> None:
 async def test_tls_is_verified_against_the_authority_of_the_plant_file(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
     with mosquitto(tmp_path, certificates=certificates) as own:
-        trusting = options(own.port, tls=tls_context(certificates.authority))
+        trusting = options(own.port, tls=lambda: tls_context(certificates.authority))
         await enter(MqttSource(trusting, Series()))
         with pytest.raises(LinkError, match="certificate is not trusted"):
-            await enter(MqttSource(replace(trusting, tls=tls_context()), Series()))
+            await enter(MqttSource(replace(trusting, tls=tls_context), Series()))
         with pytest.raises(LinkError, match="field: mqtt://127"):
             await enter(MqttSource(options(own.port, connect_timeout_s=2), Series()))
 
 
 async def test_tls_towards_a_port_without_it_is_said_to_be_that(broker: Mosquitto) -> None:
-    source = MqttSource(options(broker.port, tls=tls_context(), connect_timeout_s=2), Series())
+    source = MqttSource(options(broker.port, tls=tls_context, connect_timeout_s=2), Series())
     with pytest.raises(LinkError, match="mqtts://127"):
         await enter(source)
 

@@ -269,7 +269,7 @@ def test_what_is_hardly_meant_is_a_warning(tmp_path: Path) -> None:
 def test_variables_fill_texts_and_typed_fields_and_cannot_add_structure(tmp_path: Path) -> None:
     text = SMALL.replace("mqtt://localhost", "mqtt://${HOST:-broker}:${PORT}") + "web: {port: '${WEB}'}\n"
     text = text.replace("unit: bar", 'unit: bar, spike: "${SPIKE}"').replace(
-        "topics:", 'username: "$${x}"\n    topics:'
+        "topics:", 'username: "$${x}"\n    insecure: true\n    topics:'
     )
     config = loaded(tmp_path, text, PORT="1999", WEB="8080", SPIKE="10%")
     source = config.sources["field"]
@@ -278,7 +278,7 @@ def test_variables_fill_texts_and_typed_fields_and_cannot_add_structure(tmp_path
     assert config.web.port == 8080
     lines = refusal(tmp_path, text, PORT="1999", WEB="8080}\nlog: {type: memory", SPIKE="1")
     assert lines == [
-        "plant.yaml:18: web.port: expected a whole number from 0 to 65535, got what the environment gives"
+        "plant.yaml:19: web.port: expected a whole number from 0 to 65535, got what the environment gives"
     ]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,17 @@ from twinloop.records import Alive, Link, LinkState, Record, decode_record, enco
 from twinloop.sources.source import Delivery, Reading
 
 ALIVE = Alive(1, [0])
+
+
+@dataclass
+class Waits(Backoff):
+    """Remembers the waiting times it gave."""
+
+    given: list[float] = field(default_factory=list)
+
+    def next_s(self) -> float:
+        self.given.append(super().next_s())
+        return self.given[-1]
 
 
 class Scripted:
@@ -92,6 +104,133 @@ async def test_a_lost_link_leaves_no_session_open_and_is_noted_in_the_log() -> N
     assert source.open == 0
     states = [record.state for record in records(log) if isinstance(record, Link)]
     assert states == [LinkState.UP, LinkState.DOWN, LinkState.UP]
+
+
+class Hanging:
+    """Deliveries of a session that never ends by itself, and can be asked for a sign of life."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self.answers = answers
+        self.asked = asyncio.Event()
+        self.more: asyncio.Queue[Delivery] = asyncio.Queue()
+
+    def __aiter__(self) -> Hanging:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        return await self.more.get()
+
+    async def renew(self) -> None:
+        self.asked.set()
+        if not self.answers:
+            raise LinkError("field: no answer in time")
+
+
+class Lasting(Scripted):
+    """A source with one such session after another."""
+
+    def __init__(self, *sessions: Hanging) -> None:
+        super().__init__()
+        self.sessions = list(sessions)
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncIterator[Delivery]]:
+        yield self.sessions.pop(0)
+
+
+async def test_a_silent_plant_whose_link_answers_keeps_its_connection_and_it_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "twinloop")
+    session = Hanging(answers=True)
+    log = MemoryLog()
+    keeper = supervised(Lasting(session), log, silence_s=0.01)
+    running = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            await session.asked.wait()
+            session.asked.clear()
+        session.more.put_nowait(Delivery((ALIVE,), lambda: None))
+        session.asked.clear()
+        await session.asked.wait()
+        keeper.stop()
+        await running
+    assert keeper.figures.connects == 1
+    assert [type(record) for record in records(log)] == [Link, Alive]
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "field: connected"
+    assert all("the link is fine" in line for line in said[1:])
+    assert len(said) == 3, "once for each time of silence"
+
+
+async def test_a_silent_link_that_does_not_answer_is_made_anew() -> None:
+    sessions = Hanging(answers=False), Hanging(answers=True)
+    log = MemoryLog()
+    keeper = supervised(Lasting(*sessions), log, silence_s=0.01)
+    running = asyncio.create_task(keeper.run())
+    async with asyncio.timeout(5):
+        await sessions[1].asked.wait()
+        keeper.stop()
+        await running
+    down = [r for r in records(log) if isinstance(r, Link) and r.state is LinkState.DOWN]
+    assert [each.why for each in down] == ["field: no answer in time"]
+
+
+async def test_a_link_that_comes_and_goes_waits_longer_each_time_and_is_not_said_each_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As when two programs with one client id end each other's connection after each delivery."""
+    caplog.set_level(logging.INFO, "twinloop")
+    gone = LinkError("field: the broker closed the connection")
+    sessions: list[list[Delivery | LinkError]] = [[Delivery((ALIVE,), lambda: None), gone] for _ in range(8)]
+    backoff = Waits(first_s=0.001, longest_s=0.064, draw=lambda: 1.0)
+    log = MemoryLog()
+
+    def append(record: Record, time_ns: int) -> Awaitable[int]:
+        return log.append(encode_record(record), time_ns)
+
+    keeper = Supervisor(Scripted(*sessions, []), append, backoff=backoff)
+    await asyncio.wait_for(keeper.run(), 5)
+    assert backoff.given == [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.064]
+    links = [record for record in records(log) if isinstance(record, Link)]
+    assert len(links) == 17, "each is a record"
+    said = [record.getMessage() for record in caplog.records]
+    lost = "field: the broker closed the connection; trying again until it works"
+    assert said == ["field: connected", *[lost, "field: connected again"] * 4, lost], "then no more"
+
+
+async def test_after_the_first_loss_the_first_wait_is_the_shortest_however_long_it_took_to_connect() -> None:
+    refused, gone = LinkError("field: refused"), LinkError("field: gone")
+    backoff = Waits(first_s=0.001, longest_s=0.064, draw=lambda: 1.0)
+    log = MemoryLog()
+
+    def append(record: Record, time_ns: int) -> Awaitable[int]:
+        return log.append(encode_record(record), time_ns)
+
+    source = Scripted(refused, refused, refused, [gone], refused, [])
+    await asyncio.wait_for(Supervisor(source, append, backoff=backoff).run(), 5)
+    assert backoff.given == [0.001, 0.002, 0.004, 0.001, 0.002]
+
+
+async def test_problems_that_alternate_are_said_once_each(caplog: pytest.LogCaptureFixture) -> None:
+    one, other = LinkError("field: reset"), LinkError("field: no certificate")
+    log = MemoryLog()
+    await asyncio.wait_for(supervised(Scripted(one, other, one, other, one, []), log).run(), 5)
+    assert len([record for record in caplog.records if "trying again" in record.getMessage()]) == 2
+
+
+async def test_a_quiet_source_leaves_no_trace_but_its_data(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "twinloop")
+    log = MemoryLog()
+
+    def append(record: Record, time_ns: int) -> Awaitable[int]:
+        return log.append(encode_record(record), time_ns)
+
+    await asyncio.wait_for(
+        Supervisor(Scripted([Delivery((ALIVE,), lambda: None)]), append, quiet=True).run(), 5
+    )
+    assert records(log) == [ALIVE]
+    assert not caplog.records
 
 
 async def test_silence_ends_a_session_whatever_the_socket_says() -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -37,9 +38,13 @@ from twinloop.loop.sync import Loop, Parts
 from twinloop.records import Tick, decode_outputs
 from twinloop.sources.clock import Clock
 from twinloop.sources.files import REPLAY, FileOptions, FileSource
-from twinloop.sources.mqtt.client import MqttOptions, MqttSource, parse_url, tls_context
+from twinloop.sources.mqtt.client import MqttOptions, MqttSource
+from twinloop.sources.mqtt.intake import MessageReader
+from twinloop.sources.mqtt.tls import tls_context
 from twinloop.sources.mqtt.topics import TopicMap
+from twinloop.sources.mqtt.url import parse_url
 from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
+from twinloop.sources.refeed import Reader, RefeedSource
 from twinloop.sources.source import Source
 from twinloop.stages.estimate import EstimateStage
 from twinloop.stages.impute import ImputeStage
@@ -57,7 +62,9 @@ __all__ = [
     "borrowed_workplace",
     "build_fold",
     "build_loop",
+    "build_readers",
     "check_sources",
+    "holder_of",
     "workplace",
 ]
 
@@ -151,21 +158,44 @@ def borrowed_workplace(config: PlantConfig) -> Iterator[Workplace]:
         dictionary.close()
 
 
+def holder_of(directory: Path) -> str:
+    """The process that has a data directory; empty where nobody has."""
+    try:
+        with (directory / "lock").open(encoding="ascii") as lock:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return ""
+    except BlockingIOError:
+        return _holder(directory)
+    return ""
+
+
+def _holder(directory: Path) -> str:
+    return (directory / "lock").read_text(encoding="ascii").strip() or "unknown"
+
+
 def _take(descriptor: int, directory: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        holder = (directory / "lock").read_text(encoding="ascii").strip() or "unknown"
         raise StartError(
-            f"data_dir {directory} is in use by another twinloop (process {holder}): "
+            f"data_dir {directory} is in use by another twinloop (process {_holder(directory)}): "
             "stop it first, or give this plant a data_dir of its own"
         ) from error
 
 
-def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None) -> Loop:
+def build_loop(
+    place: Workplace, metrics: Metrics, replay: Replay | None = None, *, only_refeed: bool = False
+) -> Loop:
     """The loop of a plant, ready to run.
 
     Must be called on the event loop that will run it.
+
+    Args:
+        place: whose data directory it works in.
+        metrics: where it counts.
+        replay: files to replay in place of the plant's sources.
+        only_refeed: no source but the spool of dead letters that are fed again; it ends with that.
 
     Raises:
         ConfigError: the plant file asks for what cannot be.
@@ -185,7 +215,7 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
         store=store,
         metrics=metrics,
         checkpoints=checkpoints if isinstance(log, LocalLog) else None,
-        clock=None if replay else Clock(period_ns, tiers),
+        clock=None if replay or only_refeed else Clock(period_ns, tiers),
         follower=_follower(place) if isinstance(outputs, LocalLog) else None,
     )
 
@@ -196,9 +226,11 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
                 replay.paths, period_ns, tuple(tiers), 2 * int(stale) + period_ns, replay.speed
             )
             return [Supervisor(FileSource(options, _Intake(REPLAY, resolver, place.dictionary)), append)]
+        again = RefeedSource(place.directory, _readers(place, resolver), watch=not only_refeed)
+        sources = [] if only_refeed else _sources(place, resolver)
         return [
-            Supervisor(source, append, silence_s=_silence_s(config, source.name))
-            for source in _sources(place, resolver)
+            *(Supervisor(each, append, silence_s=_silence_s(config, each.name)) for each in sources),
+            Supervisor(again, append, quiet=True),
         ]
 
     return Loop(parts, supervisors)
@@ -206,6 +238,11 @@ def build_loop(place: Workplace, metrics: Metrics, replay: Replay | None = None)
 
 def _follower(place: Workplace) -> Ahead:
     return Ahead(place.directory / "outputs", place.directory / "store", place.table.names)
+
+
+def build_readers(place: Workplace) -> dict[str, Reader]:
+    """By source name: how dead letters are read again; sources whose letters cannot be are left out."""
+    return _readers(place, Resolver(place.table, _namers(place.config)))
 
 
 def build_fold(place: Workplace) -> Fold:
@@ -334,11 +371,23 @@ def _sources(place: Workplace, resolver: Resolver) -> list[Source]:
     return made
 
 
+def _readers(place: Workplace, resolver: Resolver) -> dict[str, Reader]:
+    return {
+        name: MessageReader(
+            name, _topics(name, source), _Intake(name, resolver, place.dictionary), source.max_payload
+        )
+        for name, source in place.config.sources.items()
+        if isinstance(source, MqttSourceConfig)
+    }
+
+
 def _mqtt_options(place: Workplace, name: str, source: MqttSourceConfig) -> MqttOptions:
     try:
         endpoint = parse_url(source.url)
         tls = source.tls or TlsConfig(ca=None, cert=None, key=None)
-        context = tls_context(tls.ca, tls.cert, tls.key) if endpoint.tls else None
+        context = partial(tls_context, tls.ca, tls.cert, tls.key) if endpoint.tls else None
+        if context is not None:
+            context()  # at each connection again; what cannot be used now is refused now
     except ConfigError as error:
         raise ConfigError(f"sources.{name}.{error}") from error
     topics = _topics(name, source)
@@ -356,6 +405,7 @@ def _mqtt_options(place: Workplace, name: str, source: MqttSourceConfig) -> Mqtt
         topics=topics,
         client_id=source.client_id or _client_id(place, name),
         tls=context,
+        certificate=tls.cert is not None,
         username=source.username,
         password=source.password.get_secret_value() if source.password else None,
         protocol=source.protocol,

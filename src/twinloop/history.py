@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from twinloop.config.expand import tags_of
@@ -18,6 +20,7 @@ from twinloop.errors import QueryError
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.files import read_entries
 from twinloop.records import Outputs, decode_outputs
+from twinloop.sources.refeed import Ledger, letter_key
 from twinloop.stores.queries import LocalQueries
 from twinloop.tags import TagTable
 from twinloop.timetext import parse_duration, parse_time
@@ -52,9 +55,26 @@ def open_queries(config: PlantConfig) -> LocalQueries:
         for offset, data in read_entries(directory / "outputs", after):
             yield offset, decode_outputs(data)
 
+    ledger = Ledger(directory)
+
+    def settled(letters: pa.Table) -> npt.NDArray[np.bool_]:
+        if ledger.is_empty:
+            return np.zeros(len(letters), bool)
+        times = letters["time"].cast(pa.int64()).to_pylist()
+        rest = (letters[name].to_pylist() for name in ("source", "origin", "raw"))
+        keys = [letter_key(*each) for each in zip(times, *rest, strict=True)]
+        fed = ledger.fed(keys)
+        return np.array([key in fed for key in keys], bool)
+
     active = [bool(each) for each in table.active]
     return LocalQueries(
-        directory / "store", table.names, units, unsealed, active=active, ahead=directory / "outputs"
+        directory / "store",
+        table.names,
+        units,
+        unsealed,
+        active=active,
+        ahead=directory / "outputs",
+        settled=settled,
     )
 
 
@@ -125,9 +145,12 @@ class Plant:
         """What happened in [start, end), ascending time."""
         return self._queries.events(*_moments(start, end))
 
-    def dead(self, start: Moment = None, end: Moment = None) -> pa.Table:
-        """Payloads that became no sample, with their bytes, origin and reason."""
-        return self._queries.dead(*_moments(start, end))
+    def dead(self, start: Moment = None, end: Moment = None, *, settled: bool = False) -> pa.Table:
+        """Payloads that became no sample, with their bytes, origin and reason.
+
+        Those that became samples by `twinloop refeed` are left out, unless `settled` asks for them.
+        """
+        return self._queries.dead(*_moments(start, end), settled=settled)
 
     def snapshots(self, asset: str | None = None, start: Moment = None, end: Moment = None) -> pa.Table:
         """The twin's states and predictions, of one asset or of all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from support.services import free_port, missing
 from support.tls import Certificates
 
-__all__ = ["Mosquitto", "mosquitto"]
+__all__ = ["Mosquitto", "find", "mosquitto"]
 
 _START_S = 10.0
 
@@ -40,7 +41,7 @@ class Mosquitto:
         config: str = "",
     ) -> None:
         self.port = free_port()
-        self._program = _find("mosquitto")
+        self._program = find("mosquitto")
         self._log = directory / "mosquitto.log"
         self._config = directory / "mosquitto.conf"
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,6 +87,11 @@ class Mosquitto:
             self._process.wait(_START_S)
             self._process = None
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal: SIGHUP has it read its passwords again."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def restart(self) -> None:
         """Stop it in order and start it again on the same port."""
         self.stop()
@@ -119,7 +125,8 @@ def mosquitto(
         broker.kill()
 
 
-def _find(program: str) -> str:
+def find(program: str) -> str:
+    """Where a program of mosquitto's is; skips the test where it is not."""
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
     if found is None:
         missing(program, "install it with `apt install mosquitto`")
@@ -132,7 +139,7 @@ def _access(directory: Path, users: Mapping[str, str]) -> list[str]:
     passwords = directory / "passwords"
     passwords.touch(mode=0o600)
     for user, password in users.items():
-        subprocess.run([_find("mosquitto_passwd"), "-b", str(passwords), user, password], check=True)
+        subprocess.run([find("mosquitto_passwd"), "-b", str(passwords), user, password], check=True)
     return ["allow_anonymous false", f"password_file {passwords}"]
 
 

@@ -61,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
 
     _query_command(commands)
 
+    _refeed_command(commands)
+
     _replay_command(commands)
 
     diff = _command(commands, "diff", _diff, "say what differs between two data or replay directories")
@@ -103,8 +105,26 @@ def _query_command(commands: argparse._SubParsersAction[_Parser]) -> None:
     query.add_argument("--end", metavar="T", help="the same; not included")
     query.add_argument("--every", metavar="D", help="width of a window: 10s, 1m, 1h")
     query.add_argument("--uncertain-as-good", action="store_true", help="windows count Uncertain values too")
+    query.add_argument("--summary", action="store_true", help="dead: count by source, origin and reason")
+    query.add_argument("--all", action="store_true", help="dead: also those that were fed again")
     query.add_argument("--format", choices=FORMATS, default="table")
     query.add_argument("--output", type=Path, metavar="FILE", help="write there instead of stdout")
+
+
+def _refeed_command(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from twinloop.records import DeadReason
+
+    text = "feed dead letters again that the mended plant file can read, also while `run` is running"
+    refeed = _command(commands, "refeed", _refeed, text)
+    refeed.add_argument("plant", type=Path, metavar="PLANT.yaml")
+    reasons = [each.value for each in DeadReason]
+    refeed.add_argument("--reason", action="append", default=[], choices=reasons, metavar="REASON")
+    refeed.add_argument("--source", action="append", default=[], metavar="NAME", help="by the plant file")
+    refeed.add_argument("--origin", action="append", default=[], metavar="TOPIC", help="* is any text")
+    refeed.add_argument("--start", metavar="T", help="arrived from then on: ISO 8601, or -1h")
+    refeed.add_argument("--end", metavar="T", help="the same; not included")
+    refeed.add_argument("--dry-run", action="store_true", help="say what would be done")
+    refeed.add_argument("--format", choices=("table", "json"), default="table")
 
 
 class _FromLog(argparse.Action):
@@ -297,6 +317,25 @@ def _replay_log(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _refeed(options: argparse.Namespace) -> int:
+    from twinloop.cli.refeed import render_refed
+    from twinloop.refeeding import Selection, refeed
+    from twinloop.timetext import parse_time
+
+    now = time.time_ns()
+    selection = Selection(
+        sources=tuple(options.source),
+        origins=tuple(options.origin),
+        reasons=tuple(options.reason),
+        start_ns=parse_time(options.start, now) if options.start else None,
+        end_ns=parse_time(options.end, now) if options.end else None,
+    )
+    report = asyncio.run(refeed(options.plant, os.environ, selection, dry_run=options.dry_run))
+    terminal = sys.stdout.isatty()
+    sys.stdout.write(render_refed(report, options.format, dry_run=options.dry_run, terminal=terminal))
+    return FAILED if report.waiting or report.refused else DONE
+
+
 def _diff(options: argparse.Namespace) -> int:
     from twinloop.cli.diff import render_difference
     from twinloop.compare import compare
@@ -325,6 +364,8 @@ def _query(options: argparse.Namespace) -> int:
         end=options.end,
         every=options.every,
         uncertain_as_good=options.uncertain_as_good,
+        summary=options.summary,
+        settled=options.all,
     )
     queries = open_queries(load(options.plant, os.environ))
     table = ask(queries, question, time.time_ns())

@@ -27,6 +27,8 @@ class Question:
         start, end: `2026-01-01T00:00:00Z`, `-1h`, `now`; None is open.
         every: width of a window.
         uncertain_as_good: windows count Uncertain values too.
+        summary: dead letters are counted by source, origin and reason.
+        settled: dead letters that were fed again are shown, too.
     """
 
     what: What
@@ -35,6 +37,8 @@ class Question:
     end: str | None = None
     every: str | None = None
     uncertain_as_good: bool = False
+    summary: bool = False
+    settled: bool = False
 
 
 def ask(queries: LocalQueries, question: Question, now_ns: int) -> pa.Table:
@@ -48,14 +52,12 @@ def ask(queries: LocalQueries, question: Question, now_ns: int) -> pa.Table:
     names = question.names
     if start is not None and end is not None and start >= end:
         raise QueryError(f"the start ({question.start}) is not before the end ({question.end})")
+    if question.what != "dead" and (question.summary or question.settled):
+        raise QueryError(f"--{'summary' if question.summary else 'all'} goes with `dead` only")
     if question.what == "latest":
         return queries.latest(names)
-    if question.what in {"events", "dead"} and names:
-        raise QueryError(f"`{question.what}` takes no names")
-    if question.what == "events":
-        return queries.events(start, end)
-    if question.what == "dead":
-        return queries.dead(start, end)
+    if question.what in {"events", "dead"}:
+        return _told(queries, question, start, end)
     if question.what == "snapshots":
         return _snapshots(queries, names, start, end)
     if len(names) != 1:
@@ -67,6 +69,15 @@ def ask(queries: LocalQueries, question: Question, now_ns: int) -> pa.Table:
     every_ns = parse_duration(question.every)
     widened = question.uncertain_as_good
     return queries.window(names[0], every_ns, start, end, uncertain_as_good=widened)
+
+
+def _told(queries: LocalQueries, question: Question, start: int | None, end: int | None) -> pa.Table:
+    if question.names:
+        raise QueryError(f"`{question.what}` takes no names")
+    if question.what == "events":
+        return queries.events(start, end)
+    told = queries.dead_summary if question.summary else queries.dead
+    return told(start, end, settled=question.settled)
 
 
 def _snapshots(queries: LocalQueries, names: tuple[str, ...], start: int | None, end: int | None) -> pa.Table:

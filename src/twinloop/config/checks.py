@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from twinloop.config.expand import carriers, measures_of, nodes_of, unit_of
+from twinloop.config.insecure import is_loopback
 from twinloop.config.models import (
     AssetConfig,
     MqttSourceConfig,
@@ -21,6 +22,7 @@ from twinloop.config.text import nearest
 from twinloop.errors import ConfigError
 from twinloop.sources.mqtt.payloads import PayloadOptions
 from twinloop.sources.mqtt.topics import TopicMap, TopicPattern, TopicRule
+from twinloop.sources.mqtt.url import parse_url
 from twinloop.sources.opcua.nodes import NodeAddress
 from twinloop.twin.model import Model
 from twinloop.twin.models import MODELS, parameter_problem
@@ -75,6 +77,7 @@ def warnings(config: PlantConfig) -> Iterator[Finding]:
             for pattern in source.nodes.keys() - leading:
                 yield Finding(("sources", name, "nodes", pattern), "leads to nothing: no asset has the tag")
         else:
+            yield from _unprotected(name, source)
             yield from _unmatched_topics(config, name, source, fed)
     for name, asset in config.assets.items():
         for tag in asset.tags:
@@ -197,7 +200,28 @@ def _unit_finding(path: Path, source: str, target: str, *, needs: tuple[Path, ..
         yield Finding(path, str(error), needs)
 
 
+def _in_the_open(source: MqttSourceConfig) -> bool:
+    """Whether what a source says and hears passes a network unprotected."""
+    try:
+        endpoint = parse_url(source.url)
+    except ConfigError:  # told where it is read
+        return False
+    return not endpoint.tls and not is_loopback(endpoint.host)
+
+
+def _unprotected(name: str, source: MqttSourceConfig) -> Iterator[Finding]:
+    path: Path = ("sources", name, "insecure")
+    if source.insecure and _in_the_open(source):
+        text = "values" + (" and the password" if source.password else "")
+        yield Finding(path, f"the link is not protected: who is on the way can read and change {text}")
+    elif source.insecure and source.url.startswith("mqtts://"):
+        yield Finding(path, "changes nothing with mqtts://: the broker's certificate is verified always")
+
+
 def _mqtt(config: PlantConfig, path: Path, source: MqttSourceConfig) -> Iterator[Finding]:
+    if not source.insecure and _in_the_open(source):
+        text = "mqtt:// to another host is not protected: use mqtts://, or allow it with `insecure: true`"
+        yield Finding((*path, "url"), text, ((*path, "insecure"),))
     if source.tls and not source.url.startswith("mqtts://"):
         yield Finding((*path, "tls"), "certificates need a url that begins with mqtts://")
     if source.tls and bool(source.tls.cert) != bool(source.tls.key):

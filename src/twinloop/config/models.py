@@ -156,6 +156,9 @@ class MqttSourceConfig(Section):
 
     type: Literal["mqtt"] = Field(description="`mqtt`")
     url: MqttUrl = Field(description="mqtt://HOST:1883, or mqtts://HOST:8883 for TLS")
+    insecure: Flag = Field(
+        False, description="true: allow mqtt:// to another host, where everyone can read along"
+    )
     username: Text | None = Field(None, description="user name")
     password: Secret | None = Field(None, description="password; keep it in the environment: ${NAME}")
     protocol: Annotated[Literal["5", "3.1.1"], ONE_OF] = Field(
@@ -178,7 +181,7 @@ class MqttSourceConfig(Section):
     )
     connect_timeout: Duration = Field(10 * SECOND_NS, description="longest wait for a connection")
     silence: OptionalDuration = Field(
-        MINUTE_NS, description="no message for so long: connect again; `off` where plants may be silent"
+        MINUTE_NS, description="no message for so long: ask the broker; without an answer, connect again"
     )
     tls: TlsConfig | None = Field(None, description="certificates for mqtts://")
     topics: dict[str, TopicConfig] = Field(

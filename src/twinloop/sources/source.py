@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from twinloop.records import Record
 from twinloop.tags import Refusal
 
-__all__ = ["Delivery", "Intake", "Reading", "Source"]
+__all__ = ["Delivery", "Intake", "Reading", "Renewable", "Source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,21 @@ class Reading:
     status: str = ""
     time_ns: int = 0
     problem: str = ""
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """What an iterator of deliveries may offer: to find out whether silence is the plant's or the link's."""
+
+    async def renew(self) -> None:
+        """Return when the peer has answered, and sends what it has to say from now on.
+
+        Called while the next delivery is awaited; may be cancelled.
+
+        Raises:
+            LinkError: it does not answer in time, or no longer lets us hear.
+        """
+        ...
 
 
 class Source(Protocol):

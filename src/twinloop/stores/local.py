@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 SEAL_AFTER_S: Final = 60.0
 SEAL_ROWS: Final = 500_000
 SEAL_ENTRIES: Final = 50_000
+SEAL_BYTES: Final = 64 * 2**20
+"""Of dead letters, each of which may be as large as `max_payload` lets it be."""
 MERGE_COUNT: Final = 16
 MERGE_ROWS: Final = 1_000_000
 RETRY_S: Final = 5.0
@@ -118,6 +120,7 @@ class LocalStore:
         self._latest = Latest.at(directory, names, self._listing)
         self._pending: list[Entry] = []
         self._pending_rows = 0
+        self._pending_bytes = 0
         self._pending_since = clock()
         self._latest_upto = self._covered
         self._merge_fails = False
@@ -161,6 +164,7 @@ class LocalStore:
         self._pending += fresh
         rows = sum(_row_count(outputs) for _, outputs in fresh)
         self._pending_rows += rows
+        self._pending_bytes += sum(len(letter.raw) for _, outputs in fresh for letter in outputs.dead)
         self._entries += len(fresh)
         self._rows += rows
         if self._pending and (self._is_full() or self._clock() - self._pending_since >= self._seal_after_s):
@@ -188,6 +192,7 @@ class LocalStore:
         self._covered = last
         self._pending = []
         self._pending_rows = 0
+        self._pending_bytes = 0
         self._seals += 1
         self._after_seal()
 
@@ -200,7 +205,11 @@ class LocalStore:
         self.seal()
 
     def _is_full(self) -> bool:
-        return self._pending_rows >= SEAL_ROWS or len(self._pending) >= SEAL_ENTRIES
+        return (
+            self._pending_rows >= SEAL_ROWS
+            or len(self._pending) >= SEAL_ENTRIES
+            or self._pending_bytes >= SEAL_BYTES
+        )
 
     def _update_latest(self, made: dict[str, pa.Table], last: int) -> None:
         if self._latest_upto < last:  # else a seal failed after this, and is tried again

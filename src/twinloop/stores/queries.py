@@ -16,11 +16,13 @@ from typing import Final, TypeVar
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from twinloop.errors import LogError, QueryError
 from twinloop.stores.ahead import newest_ahead
+from twinloop.stores.dead import Tally
 from twinloop.stores.latest import Latest
 from twinloop.stores.rows import SAMPLE_SCHEMA, SCHEMAS, Entry, by_time, first_stored, tables
 from twinloop.stores.segments import (
@@ -73,6 +75,7 @@ class LocalQueries:
             that were trimmed: the store has sealed those by then, and the question is asked again.
         active: by index, whether `latest` of all tags shows it; all by default.
         ahead: where the newest values are kept while the store lags; None for nowhere.
+        settled: of a table of dead letters, which are none any more; none by default.
     """
 
     def __init__(
@@ -84,7 +87,9 @@ class LocalQueries:
         *,
         active: Sequence[bool] | None = None,
         ahead: Path | None = None,
+        settled: Callable[[pa.Table], npt.NDArray[np.bool_]] | None = None,
     ) -> None:
+        self._settled = settled
         self._directory = directory
         self._names = list(names)
         self._units = list(units)
@@ -182,9 +187,44 @@ class LocalQueries:
         """Events in [start, end) by ascending time: `time subject kind before after why`."""
         return self._told("events", start, end)
 
-    def dead(self, start: int | None, end: int | None) -> pa.Table:
-        """Dead letters that arrived in [start, end): `time source origin reason detail raw`."""
-        return self._told("dead", start, end)
+    def dead(self, start: int | None, end: int | None, *, settled: bool = False) -> pa.Table:
+        """Dead letters that arrived in [start, end): `time source origin reason detail raw`.
+
+        Those that have become samples since are left out, unless `settled` asks for them.
+        """
+        rows = self._told("dead", start, end)
+        return rows if settled else self._unsettled(rows)
+
+    def dead_summary(self, start: int | None, end: int | None, *, settled: bool = False) -> pa.Table:
+        """The same counted: `source origin reason count first last detail`, the most frequent first."""
+
+        def ask(listing: Listing, entries: list[Entry]) -> pa.Table:
+            tally = Tally()
+            for part in self._dead_parts(listing, entries, start, end):
+                tally.add(part if settled else self._unsettled(part))
+            return tally.table()
+
+        return self._ask(ask)
+
+    def each_dead(self, start: int | None, end: int | None, take: Callable[[pa.Table], None]) -> None:
+        """Give `take` the dead letters of [start, end), a part at a time; now and then one comes again."""
+
+        def ask(listing: Listing, entries: list[Entry]) -> None:
+            for part in self._dead_parts(listing, entries, start, end):
+                take(self._unsettled(part))
+
+        self._ask(ask)
+
+    def _dead_parts(
+        self, listing: Listing, entries: list[Entry], start: int | None, end: int | None
+    ) -> Iterator[pa.Table]:
+        low, high = _bounds(start, end)
+        for segment in _meeting(listing, "dead", low, high):
+            yield _with_time(_within(_read_whole(segment), low, high, None))
+        yield _with_time(_within(tables(entries, ["dead"])["dead"], low, high, None))
+
+    def _unsettled(self, rows: pa.Table) -> pa.Table:
+        return rows.filter(pa.array(~self._settled(rows))) if self._settled and len(rows) else rows
 
     def snapshots(self, asset: str | None, start: int | None, end: int | None) -> pa.Table:
         """Twin snapshots in [start, end) by ascending time, of one asset or of all.

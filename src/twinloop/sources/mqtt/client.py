@@ -13,27 +13,24 @@ import asyncio
 import contextlib
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from typing import Any, Final, Literal
 
 from mqttium import MQTTError, MQTTProtocolVersion, QoS
 from mqttium.api import AsyncClient, SubscribeOptions
 from mqttium.types import Properties
 
-from twinloop.batch import NO_TIME
-from twinloop.errors import ConfigError
-from twinloop.sources.mqtt.errors import link_error
-from twinloop.sources.mqtt.intake import MessageReader, Outcome
-from twinloop.sources.mqtt.session import MAX_HEARD, Session
+from twinloop.errors import ConfigError, LinkError
+from twinloop.sources.mqtt.errors import Peer, is_unexplained_close, link_error
+from twinloop.sources.mqtt.intake import MessageReader
+from twinloop.sources.mqtt.seen import Seen
+from twinloop.sources.mqtt.session import MAX_HEARD, NO_TOPIC, Session
 from twinloop.sources.mqtt.topics import TopicMap
 from twinloop.sources.source import Delivery, Intake, Reading
-from twinloop.status import severity_name
 
-__all__ = ["Endpoint", "MqttOptions", "MqttSource", "Protocol", "parse_url", "tls_context"]
+__all__ = ["MqttOptions", "MqttSource", "Protocol"]
 
 Protocol = Literal["5", "3.1.1"]
 
@@ -45,79 +42,11 @@ _MIB: Final = 1024 * 1024
 _PACKET_BYTES: Final = 16 * _MIB
 _PROTOCOL_BYTES: Final = 256 * _MIB
 _OVERHEAD_BYTES: Final = 128 * 1024
+# Longer than the longest time between two attempts to connect, ours or another client's.
+_SOON_S: Final = 60.0
+_HABIT: Final = 3
 # mosquitto, and others after it, send this many unacknowledged messages to a client of 3.1.1.
 _WINDOW_311: Final = 20
-
-
-class Endpoint(NamedTuple):
-    """Where a broker listens."""
-
-    host: str
-    port: int
-    tls: bool
-
-
-def parse_url(url: str) -> Endpoint:
-    """Host, port and TLS of `mqtt://HOST[:PORT]` (port 1883) or `mqtts://HOST[:PORT]` (TLS, port 8883).
-
-    Raises:
-        ConfigError: it is no such URL, or has more in it; user name and password have keys of their own
-            and are refused here, unseen, because URLs end up in logs.
-
-    >>> parse_url("mqtts://broker.example")
-    Endpoint(host='broker.example', port=8883, tls=True)
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ConfigError("url: the host or port of the MQTT url cannot be read") from None
-    if "@" in url:
-        raise ConfigError(
-            "url: put the user name and password under `username` and `password`, not in the url"
-        )
-    if parts.scheme not in {"mqtt", "mqtts"}:
-        raise ConfigError(f"url: {url!r} does not begin with mqtt:// or mqtts:// (TLS)")
-    if not parts.hostname or port == 0 or _has_more(parts):
-        raise ConfigError(f"url: {url!r} is not of the form {parts.scheme}://HOST:PORT")
-    tls = parts.scheme == "mqtts"
-    return Endpoint(parts.hostname, port or (8883 if tls else 1883), tls)
-
-
-def _has_more(parts: SplitResult) -> bool:
-    return parts.path not in {"", "/"} or bool(parts.query or parts.fragment)
-
-
-def tls_context(
-    ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
-) -> ssl.SSLContext:
-    """A context that verifies the broker, by `ca` or the system's authorities, and may show a certificate.
-
-    Raises:
-        ConfigError: a file is missing or is not what it should be.
-    """
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except OSError as error:
-        raise ConfigError(f"tls: ca {ca} cannot be read: {error.strerror or error}") from None
-    if certificate is not None:
-        try:
-            context.load_cert_chain(certificate, key, password=_no_passphrase)
-        except _EncryptedKeyError:
-            raise ConfigError(f"tls: key {key} is encrypted; give a key without a passphrase") from None
-        except OSError as error:
-            why = error.strerror or error
-            raise ConfigError(f"tls: cert {certificate} and key {key} cannot be used: {why}") from None
-    return context
-
-
-class _EncryptedKeyError(Exception):
-    """A private key cannot be read without a passphrase."""
-
-
-def _no_passphrase() -> str:
-    """In place of OpenSSL's own question on the terminal, which nobody may be there to answer."""
-    raise _EncryptedKeyError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +58,9 @@ class MqttOptions:
         host, port: where the broker listens.
         topics: what to subscribe to and which tags it means.
         client_id: must be this source's alone at the broker; the session hangs on it.
-        tls: context for TLS, or None for plain TCP; see `tls_context`.
+        tls: makes the context for TLS (see `tls_context`), at each connection, so that a certificate renewed
+            meanwhile is taken up; None for plain TCP.
+        certificate: whether the context shows a client certificate.
         username, password: None for neither; the password is in no repr and no message.
         protocol: MQTT version.
         qos: 0, 1 or 2; 2 is subscribed to as 1 (see the module).
@@ -152,7 +83,8 @@ class MqttOptions:
     port: int
     topics: TopicMap
     client_id: str
-    tls: ssl.SSLContext | None = None
+    tls: Callable[[], ssl.SSLContext] | None = None
+    certificate: bool = False
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     protocol: Protocol = "5"
@@ -187,6 +119,30 @@ class MqttOptions:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.name}: {scheme}://{host}:{self.port}"
 
+    @property
+    def peer(self) -> Peer:
+        """Whom messages are about."""
+        return Peer(self.where, self.client_id, self.tls is not None, self.certificate)
+
+
+class _Closes:
+    """Whether the broker keeps closing our connections soon after it accepts them, without a word.
+
+    That is how a client of the same id shows at brokers that do not say so (mosquitto 2.0): each ends the
+    other's connection. A broker that restarts is away in between, and then stays.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def note(self, error: BaseException, lasted_s: float | None) -> bool:
+        """Whether this one makes it a habit; `lasted_s` is None where the broker had not accepted us."""
+        if lasted_s is None or lasted_s > _SOON_S or not is_unexplained_close(error):
+            self._in_a_row = 0
+        else:
+            self._in_a_row += 1
+        return self._in_a_row >= _HABIT
+
 
 class MqttSource:
     """A `Source` that hears one broker; see `twinloop.sources.source` for its promises.
@@ -200,6 +156,7 @@ class MqttSource:
         self._options = options
         self._intake = intake
         self._reader = MessageReader(options.name, options.topics, intake, options.max_payload)
+        self._closes = _Closes()
 
     @property
     def name(self) -> str:
@@ -216,7 +173,8 @@ class MqttSource:
             LinkError: on entering, when the broker cannot be reached or refuses us or a topic; from the
                 iterator when the connection ends, after what was heard before has been delivered.
         """
-        return _open(self._options, self._options.topics.subscriptions, self._reader, self._intake)
+        topics = self._options.topics.subscriptions
+        return _open(self._options, topics, self._reader, self._intake, self._closes)
 
     async def check(self, timeout_s: float) -> list[Reading]:
         """Listen until every expected tag was heard or the time is up, with a clean session of its own.
@@ -233,12 +191,12 @@ class MqttSource:
             qos=0,
             connect_timeout_s=min(timeout_s, self._options.connect_timeout_s),
         )
-        seen = _Seen(options)
+        seen = Seen(options.topics, options.expected)
         connected = False
         with contextlib.suppress(TimeoutError):
             async with (
                 asyncio.timeout(timeout_s),
-                _open(options, options.topics.unshared, self._reader, self._intake) as session,
+                _open(options, options.topics.unshared, self._reader, self._intake, _Closes()) as session,
             ):
                 connected = True
                 while not seen.complete:
@@ -247,86 +205,43 @@ class MqttSource:
                             seen.add(arrival, outcome)
         if not connected:
             late = TimeoutError(f"{timeout_s:g} s")
-            raise link_error(options.where, late, client_id=options.client_id)
+            raise link_error(options.peer, late)
         return seen.readings(timeout_s)
-
-
-class _Seen:
-    """What `check` has heard of each expected tag."""
-
-    def __init__(self, options: MqttOptions) -> None:
-        self._topics = options.topics
-        self._expected = tuple(options.expected)
-        self._good: dict[str, Reading] = {}
-        self._bad: dict[str, Reading] = {}
-        self._strangers: dict[str, str] = {}
-
-    @property
-    def complete(self) -> bool:
-        return all(name in self._good for name in self._expected)
-
-    def add(self, arrival: int, outcome: Outcome) -> None:
-        name = self._topics.name_of(outcome.address) or ""
-        if name not in self._expected:
-            if len(self._strangers) < 3:
-                self._strangers[outcome.address] = outcome.detail
-            return
-        sample = outcome.sample
-        if sample is None:
-            self._bad[name] = Reading(outcome.address, name, problem=outcome.detail)
-            return
-        reading = Reading(
-            address=outcome.address,
-            tag=name,
-            value=repr(sample.value),
-            unit=sample.unit,
-            status=severity_name(sample.status),
-            time_ns=arrival if sample.time == NO_TIME else sample.time,
-            problem=outcome.detail if outcome.reason else "",
-        )
-        (self._bad if reading.problem else self._good)[name] = reading
-
-    def readings(self, timeout_s: float) -> list[Reading]:
-        """One for each expected tag, in their order."""
-        return [
-            self._good.get(name) or self._bad.get(name) or self._missing(name, timeout_s)
-            for name in self._expected
-        ]
-
-    def _missing(self, name: str, timeout_s: float) -> Reading:
-        topic = self._topics.topic_of(name)
-        if topic is None:
-            return Reading("", name, problem="no topic of the source leads to this tag")
-        problem = f"no message within {timeout_s:g} s"
-        if self._strangers:
-            problem += f" (heard instead: {', '.join(self._strangers)})"
-        return Reading(topic, name, problem=problem)
 
 
 @asynccontextmanager
 async def _open(
-    options: MqttOptions, topics: tuple[str, ...], reader: MessageReader, intake: Intake
+    options: MqttOptions,
+    topics: tuple[str, ...],
+    reader: MessageReader,
+    intake: Intake,
+    closes: _Closes,
 ) -> AsyncIterator[Session]:
     client = _client(options)
-    window = options.receive_maximum if options.protocol == "5" else _WINDOW_311
+    loop = asyncio.get_running_loop()
+    peer = replace(options.peer, topics=topics)
+    accepted_s: float | None = None
 
-    def translate(error: BaseException) -> Exception:
-        return link_error(options.where, error, client_id=options.client_id, topics=topics)
+    def translate(error: BaseException) -> LinkError:
+        lasted_s = None if accepted_s is None else loop.time() - accepted_s
+        contested = closes.note(error, lasted_s)
+        return link_error(peer, error, accepted=accepted_s is not None, contested=contested)
 
     session = Session(
         client,
         reader,
         intake.now_ns,
-        window=window,
+        window=options.receive_maximum if options.protocol == "5" else _WINDOW_311,
         keepalive_s=options.keepalive_s,
         translate=translate,
+        renew=lambda: _renew(client, options, topics),
     )
     subscribing: asyncio.Task[None] | None = None
     try:
         try:
-            await client.connect(
-                options.host, options.port, ssl=options.tls, timeout=options.connect_timeout_s
-            )
+            tls = _tls(options)
+            await client.connect(options.host, options.port, ssl=tls, timeout=options.connect_timeout_s)
+            accepted_s = loop.time()
             session.start()
             subscribing = asyncio.create_task(_subscribe(client, session, options, topics))
             await _answered(subscribing, session, options.connect_timeout_s)
@@ -341,6 +256,32 @@ async def _open(
         with contextlib.suppress(MQTTError, OSError):
             async with asyncio.timeout(_CLOSE_S):
                 await client.disconnect()
+
+
+def _tls(options: MqttOptions) -> ssl.SSLContext | None:
+    """The context for one connection.
+
+    Raises:
+        LinkError: a file of it cannot be used any more.
+    """
+    try:
+        return options.tls() if options.tls else None
+    except ConfigError as error:
+        raise LinkError(f"{options.where}: {error}") from None
+
+
+async def _renew(client: AsyncClient, options: MqttOptions, topics: tuple[str, ...]) -> None:
+    """Have the broker answer: it subscribes again, which also brings back a subscription it has lost.
+
+    A broker of 3.1.1 would send every retained message again for that: there, a subscription that does
+    not exist is taken back, and that the broker answers has to be enough.
+    """
+    async with asyncio.timeout(options.connect_timeout_s):
+        if options.protocol == "5":
+            again = replace(_subscription(options), retain_handling=1)
+            await client.subscribe([(topic, again) for topic in topics])
+        else:
+            await client.unsubscribe(NO_TOPIC)
 
 
 async def _subscribe(

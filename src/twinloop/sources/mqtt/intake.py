@@ -13,6 +13,7 @@ from twinloop.errors import PayloadError
 from twinloop.records import DeadLetter, DeadLetters, DeadReason, Record, Samples
 from twinloop.sources.mqtt.payloads import Sample
 from twinloop.sources.mqtt.topics import TopicMap, TopicRule
+from twinloop.sources.refeed import Again
 from twinloop.sources.source import Intake
 from twinloop.status import GOOD, UNCERTAIN, Reason
 from twinloop.tags import Refusal
@@ -28,6 +29,8 @@ MAX_SERIES_OF_A_TAG: Final = 256
 _HEAD_BYTES: Final = 64 * 1024
 _DETAILS: Final = 3
 _RETAINED: Final = int(Reason.RETAINED)
+_RETAINED_WORD: Final = "retained: "
+"""Begins the detail of a retained message's letter, so that it is known when it is read again."""
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -106,6 +109,32 @@ class MessageReader:
             records.append(DeadLetters(letters))
         return tuple(records), len(columns.series)
 
+    def read_again(self, letters: Sequence[DeadLetter]) -> tuple[Samples | None, list[Again]]:
+        """The samples of the letters that can be read whole now, and what became of each letter.
+
+        They have the letter's arrival time. A letter of which any part still fails gives none: it stays
+        what it is, and its parts that never failed are samples already.
+
+        Raises:
+            LogError: a new series could not be made durable.
+        """
+        columns = _Columns()
+        answers = [self._again(letter, columns) for letter in letters]
+        return Samples.pack(columns.received(), live=False) if columns.series else None, answers
+
+    def _again(self, letter: DeadLetter, columns: _Columns) -> Again:
+        if letter.reason is DeadReason.TOO_LARGE:
+            return Again(0, "only its head was kept")
+        retained = letter.detail.startswith(_RETAINED_WORD)
+        read: list[tuple[int, Sample]] = []
+        for outcome in self.outcomes(Message(letter.origin, letter.raw, retain=retained)):
+            if outcome.sample is None or outcome.reason is not None:
+                return Again(0, outcome.detail)
+            read.append((outcome.series, outcome.sample))
+        for series, sample in read:
+            columns.add(series, sample, letter.time, retained=retained)
+        return Again(len(read), "" if read else "it holds no sample")
+
     def outcomes(self, message: Message) -> Iterator[Outcome]:
         """What each part of a message is; at least one outcome."""
         topic = message.topic
@@ -169,7 +198,7 @@ class MessageReader:
             origin=message.topic,
             raw=message.payload[:_HEAD_BYTES] if too_large else message.payload,
             reason=dead[0].reason or DeadReason.UNDECODABLE,
-            detail="; ".join(details),
+            detail=(_RETAINED_WORD if message.retain else "") + "; ".join(details),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from mqttium import MQTTError
@@ -15,7 +15,7 @@ from mqttium.types import Message
 from twinloop.sources.mqtt.intake import Heard, MessageReader
 from twinloop.sources.source import Delivery
 
-__all__ = ["MAX_HEARD", "Session"]
+__all__ = ["MAX_HEARD", "NO_TOPIC", "Session"]
 
 MAX_HEARD: Final = 5_000
 """Messages in one delivery, and as many again in the client's queue; then the socket is left unread."""
@@ -23,7 +23,8 @@ _MAX_HEARD_BYTES: Final = 4 * 1024 * 1024
 _GATHER_S: Final = 0.005
 _ACKS_A_TURN: Final = 256
 _CAUSE_S: Final = 1.0
-_NO_TOPIC: Final = "twinloop/sign/of/life"
+NO_TOPIC: Final = "twinloop/sign/of/life"
+"""Never subscribed to: taking it back is a packet that the broker answers, and nothing more."""
 
 
 class Session:
@@ -36,6 +37,7 @@ class Session:
         window: how many unacknowledged messages the broker sends before it waits for us.
         keepalive_s: what the broker was told; 0 for none.
         translate: the error to raise for what ended the connection.
+        renew: has the broker answer a request, or raises what the client library raises.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Session:
         window: int,
         keepalive_s: int,
         translate: Callable[[BaseException], Exception],
+        renew: Callable[[], Awaitable[None]],
     ) -> None:
         self._client = client
         self._reader = reader
@@ -54,6 +57,7 @@ class Session:
         self._window = window
         self._keepalive_s = keepalive_s
         self._translate = translate
+        self._renew = renew
         self._heard: list[Heard] = []
         self._heard_bytes = 0
         self._some = asyncio.Event()  # something was heard, or the connection ended
@@ -106,6 +110,17 @@ class Session:
                 self._acks_due.set()
 
         return Delivery(records, ack, samples)
+
+    async def renew(self) -> None:
+        """Return when the broker has answered: then silence is the plant's own.
+
+        Raises:
+            LinkError: it does not, or no longer lets us subscribe.
+        """
+        try:
+            await self._renew()
+        except (MQTTError, OSError) as error:
+            raise self._translate(self._cause or error) from None
 
     async def take(self) -> list[Heard]:
         """What was heard since the last call, in order; waits until there is something.
@@ -187,7 +202,7 @@ class Session:
 
     async def _sign_of_life(self) -> None:
         with contextlib.suppress(MQTTError, OSError):
-            await self._client.unsubscribe(_NO_TOPIC)
+            await self._client.unsubscribe(NO_TOPIC)
 
     def fail(self, error: BaseException) -> None:
         """End the iterator with an error after what was heard, though the connection may live."""
