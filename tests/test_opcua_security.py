@@ -15,12 +15,13 @@ from cryptography import x509
 
 from support.nodeopcua import NodeServer, node_server
 from support.uacerts import client_certificate
-from support.uaserver import FakeIntake, collect, received, ua_server
+from support.uaserver import FakeIntake, UaServer, collect, received, ua_server
 from twinloop.errors import LinkError
 from twinloop.sources.opcua.certificates import fingerprint, own_certificate, read_certificate, uri_of
 from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
 from twinloop.sources.opcua.trust import pin_server
 
+SERVER = "urn:twinloop:test:server"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECRET = "s3cret-of-the-operator"  # noqa: S105 - of a server that lives for a second
@@ -29,8 +30,17 @@ SECRET = "s3cret-of-the-operator"  # noqa: S105 - of a server that lives for a s
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NodeServer]:
     pki = tmp_path_factory.mktemp("pki") / "pki"
-    async with node_server(pki, users={"operator": SECRET}) as running:
+    async with node_server(pki, users={"operator": SECRET, "revoked": SECRET}) as running:
         await running.tell("add", name="T", value=4)
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def other(server: NodeServer) -> AsyncIterator[UaServer]:
+    """A server whose certificate the tests change."""
+    del server
+    async with ua_server() as running:
+        await running.add("T", 3.0)
         yield running
 
 
@@ -38,7 +48,7 @@ def options(url: str, data: Path, policy: Any = "Basic256Sha256", **more: Any) -
     security = OpcuaSecurity(
         policy=policy, mode=more.pop("mode", "SignAndEncrypt"), own=data, pins=data / "trusted"
     )
-    nodes = (OpcuaNode("nsu=urn:plant;s=T", "R101.T"),)
+    nodes = (OpcuaNode("ns=2;s=T", "R101.T"),)
     return OpcuaOptions(
         name="dcs", url=url, nodes=nodes, **{"security": security, "publishing_interval_s": 0.1, **more}
     )
@@ -86,18 +96,21 @@ async def test_a_certificate_nobody_pinned_is_refused_with_its_fingerprint_and_t
 
 
 async def test_a_changed_certificate_is_refused_with_both_fingerprints_until_it_is_pinned_in_turn(
-    server: NodeServer, tmp_path: Path
+    other: UaServer, tmp_path: Path
 ) -> None:
-    async with node_server(tmp_path / "pki-before") as before:
-        old = (await pin_server(options(before.url, tmp_path))).certificate
-    asked = options(server.url, tmp_path)
+    (tmp_path / "new").mkdir()
+    await other.certify(client_certificate(tmp_path, SERVER))
+    asked = options(other.url, tmp_path)
+    old = (await pin_server(asked)).certificate
+    assert await values(asked) == [3.0]
+    await other.certify(client_certificate(tmp_path / "new", SERVER))
     said = await refusal(asked)
     pinned = await pin_server(asked)
     assert fingerprint(old) in said
     assert fingerprint(pinned.certificate) in said
     assert "`twinloop trust PLANT.yaml dcs`" in said
     assert pinned.before == old
-    assert await values(asked) == [4.0]
+    assert await values(asked) == [3.0]
 
 
 async def test_a_certificate_the_plant_file_names_is_the_only_one_taken(
@@ -115,16 +128,14 @@ async def test_a_certificate_the_plant_file_names_is_the_only_one_taken(
 
 
 async def test_an_expired_certificate_is_refused_unless_insecurity_is_asked_for(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    other: UaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    certificate, key = client_certificate(tmp_path, "urn:expired", expired=True)
-    async with node_server(tmp_path / "pki", certificate=str(certificate), key=str(key)) as server:
-        await server.tell("add", name="T", value=5)
-        asked = options(server.url, tmp_path)
-        await pin_server(asked)
-        assert "certificate expired on 20" in await refusal(asked)
-        assert await values(dataclasses.replace(asked, insecure=True)) == [5.0]
-        assert any("expired on 20" in line for line in caplog.messages)
+    await other.certify(client_certificate(tmp_path, SERVER, expired=True))
+    asked = options(other.url, tmp_path)
+    await pin_server(asked)
+    assert "certificate expired on 20" in await refusal(asked)
+    assert await values(dataclasses.replace(asked, insecure=True)) == [3.0]
+    assert any("expired on 20" in line for line in caplog.messages)
 
 
 async def test_a_wrong_password_and_a_user_that_must_have_one_are_one_sentence_each(
@@ -136,53 +147,48 @@ async def test_a_wrong_password_and_a_user_that_must_have_one_are_one_sentence_e
     assert "user 'operator' was refused; check username and password" in said
 
 
-async def test_a_user_whose_password_is_changed_is_refused_at_the_next_session(tmp_path: Path) -> None:
-    users = {"operator": SECRET}
-    async with node_server(tmp_path / "pki", users=users, anonymous=False) as server:
-        await server.tell("add", name="T", value=4)
-        asked = options(server.url, tmp_path, username="operator", password=SECRET)
-        await pin_server(asked)
-        source = OpcuaSource(asked, FakeIntake())
-        async with source.connect() as deliveries:
-            await collect(deliveries, lambda got: len(received(got)) == 1)
-            await server.tell("users", operator="another one")
-            await server.tell("drop_sessions")
-            with pytest.raises(LinkError, match="the server ended the session"):
-                await collect(deliveries, lambda _: False)
-        assert "user 'operator' was refused" in await refusal(asked)
-        anonymous = dataclasses.replace(asked, username=None, password=None)
-        assert "takes no anonymous users" in await refusal(anonymous)
+async def test_a_user_whose_password_is_changed_is_refused_at_the_next_session(
+    server: NodeServer, tmp_path: Path
+) -> None:
+    asked = options(server.url, tmp_path, username="revoked", password=SECRET)
+    await pin_server(asked)
+    source = OpcuaSource(asked, FakeIntake())
+    async with source.connect() as deliveries:
+        await collect(deliveries, lambda got: len(received(got)) == 1)
+        await server.tell("users", revoked="another one")
+        await server.tell("drop_sessions")
+        with pytest.raises(LinkError, match="the server ended the session"):
+            await collect(deliveries, lambda _: False)
+    assert "user 'revoked' was refused" in await refusal(asked)
 
 
 async def test_plain_text_where_the_server_demands_security_is_refused_with_what_it_offers(
-    tmp_path: Path,
+    other: UaServer, tmp_path: Path
 ) -> None:
-    demands = {"policies": ["Basic256Sha256"], "modes": ["SignAndEncrypt"]}
-    async with node_server(tmp_path / "pki", **demands) as server:
-        said = await refusal(options(server.url, tmp_path, security=OpcuaSecurity()))
-        assert "does not offer the security policy asked for (None)" in said
-        assert "Basic256Sha256, SignAndEncrypt" in said
-        said = await refusal(options(server.url, tmp_path, "Aes256Sha256RsaPss"))
-        assert "(Aes256Sha256RsaPss, SignAndEncrypt)" in said
-        assert "Basic256Sha256, SignAndEncrypt" in said
+    await other.certify(client_certificate(tmp_path, SERVER))
+    said = await refusal(options(other.url, tmp_path, security=OpcuaSecurity()))
+    assert "does not offer the security policy asked for (None)" in said
+    assert "Basic256Sha256, SignAndEncrypt" in said
+    said = await refusal(options(other.url, tmp_path, "Aes256Sha256RsaPss"))
+    assert "(Aes256Sha256RsaPss, SignAndEncrypt)" in said
+    assert "Basic256Sha256, SignAndEncrypt" in said
 
 
 async def test_a_password_is_not_sent_in_clear_text_unless_that_is_asked_for(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    other: UaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with ua_server() as server:
-        node = OpcuaNode(await server.add("clear", 1.0), "R101.clear")
-        asked = options(server.url, tmp_path, security=OpcuaSecurity(), username="u", password=SECRET)
-        asked = dataclasses.replace(asked, nodes=(node,))
-        said = await refusal(asked)
-        assert "clear text only, so it was not sent" in said
-        assert "insecure: true" in said
-        with caplog.at_level(logging.WARNING):
-            assert await values(dataclasses.replace(asked, insecure=True)) == [1.0]
-        assert any("sent in clear text" in line for line in caplog.messages)
-        assert SECRET not in caplog.text
+    await other.certify(None)
+    asked = options(other.url, tmp_path, security=OpcuaSecurity(), username="u", password=SECRET)
+    said = await refusal(asked)
+    assert "clear text only, so it was not sent" in said
+    assert "insecure: true" in said
+    with caplog.at_level(logging.WARNING):
+        assert await values(dataclasses.replace(asked, insecure=True)) == [3.0]
+    assert any("sent in clear text" in line for line in caplog.messages)
+    assert SECRET not in caplog.text
 
 
+@pytest.mark.long
 async def test_a_user_may_be_known_by_a_certificate(tmp_path: Path) -> None:
     certificate, key = client_certificate(tmp_path, "urn:twinloop:test:user")
     async with node_server(tmp_path / "pki", anonymous=False, userCertificates=True) as server:

@@ -96,6 +96,7 @@ async function main() {
     drop_sessions: () =>
       server.engine.getSessions().forEach((each) => server.engine.closeSession(each.authenticationToken, true, "Terminated")),
     drop_subscriptions: () => subscriptions().forEach((each) => each.terminate()),
+    unacknowledged: () => subscriptions().flatMap((each) => each.getAvailableSequenceNumbers()),
     remove({name}) {
       space.deleteNode(values.get(name).variable.nodeId);
       values.delete(name);

@@ -15,7 +15,16 @@ from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 from twinloop.errors import LinkError
 from twinloop.sources.opcua.certificates import OWN_CERTIFICATE
 
-__all__ = ["OpcuaNode", "OpcuaOptions", "OpcuaSecurity", "policy_sentence", "status_name", "translate"]
+__all__ = [
+    "ENDED",
+    "TOO_MUCH",
+    "OpcuaNode",
+    "OpcuaOptions",
+    "OpcuaSecurity",
+    "policy_sentence",
+    "status_name",
+    "translate",
+]
 
 DEFAULT_PORT: Final = 4840
 
@@ -78,6 +87,10 @@ class OpcuaOptions:
         security: protection of the channel.
         insecure: a password may be sent in clear text, and a trusted certificate may be out of date.
         plant: the plant's name; part of the application URI.
+        history: whether the gap of an outage is filled from the server's history.
+        history_max_s: how far back at most.
+        kept: file of what is known of the server from one run to the next; None for none.
+        reading: only read what is kept (`twinloop check`).
         connect_timeout_s: longest wait for a connection, and for any answer.
         retry_s: how often quarantined nodes are tried again.
         session_timeout_s: how long the server keeps a session it hears nothing from.
@@ -101,6 +114,10 @@ class OpcuaOptions:
     security: OpcuaSecurity = OpcuaSecurity()
     insecure: bool = False
     plant: str = "plant"
+    history: bool = True
+    history_max_s: float = 86_400.0
+    kept: Path | None = None
+    reading: bool = False
     connect_timeout_s: float = 10.0
     retry_s: float = 30.0
     session_timeout_s: float = 60.0
@@ -138,8 +155,31 @@ _USER: Final = {
     "BadUserSignatureInvalid",
 }
 _POLICY: Final = {"BadSecurityPolicyRejected", "BadSecurityModeRejected", "BadSecurityModeInsufficient"}
+TOO_MUCH: Final = {
+    "BadTooManyOperations",
+    "BadEncodingLimitsExceeded",
+    "BadRequestTooLarge",
+    "BadResponseTooLarge",
+    "BadTcpMessageTooLarge",
+    "BadTooManyMonitoredItems",
+}
+"""What servers say to a request that would be right if it were smaller."""
 _BUSY: Final = "the server has no room for another session; close one, or wait"
-_ENDED: Final = "the server ended the session"
+_CLOSED: Final = "the server ended the session"
+_UNSUBSCRIBED: Final = "the server has dropped the subscription"
+ENDED: Final = {
+    "BadSessionClosed": _CLOSED,
+    "BadSessionIdInvalid": _CLOSED,
+    "BadSessionNotActivated": _CLOSED,
+    "BadSecureChannelClosed": _CLOSED,
+    "BadSecureChannelIdInvalid": _CLOSED,
+    "BadShutdown": _CLOSED,
+    "BadServerHalted": _CLOSED,
+    "BadConnectionClosed": _CLOSED,
+    "BadSubscriptionIdInvalid": _UNSUBSCRIBED,
+    "BadNoSubscription": _UNSUBSCRIBED,
+}
+"""What servers say when there is nothing left to ask: only a new session helps."""
 _SENTENCES: Final = {
     "BadTcpEndpointUrlInvalid": "the server does not serve this path; check the url",
     "BadTooManySessions": _BUSY,
@@ -147,15 +187,7 @@ _SENTENCES: Final = {
     "BadTcpServerTooBusy": _BUSY,
     "BadOutOfMemory": _BUSY,
     "BadResourceUnavailable": _BUSY,
-    "BadSessionClosed": _ENDED,
-    "BadSessionIdInvalid": _ENDED,
-    "BadSecureChannelClosed": _ENDED,
-    "BadSecureChannelIdInvalid": _ENDED,
-    "BadSubscriptionIdInvalid": _ENDED,
-    "BadNoSubscription": _ENDED,
-    "BadShutdown": _ENDED,
-    "BadServerHalted": _ENDED,
-    "BadConnectionClosed": _ENDED,
+    **ENDED,
 }
 
 

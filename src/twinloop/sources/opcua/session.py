@@ -26,7 +26,7 @@ from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
-from twinloop.sources.opcua.options import OpcuaOptions, status_name
+from twinloop.sources.opcua.options import TOO_MUCH, OpcuaOptions, status_name
 from twinloop.sources.opcua.secure import GuardedClient, explain, foreign_bytes, secure
 from twinloop.sources.opcua.values import Rows, decode_values
 
@@ -41,20 +41,13 @@ _NO_LIMIT: Final = 0
 # Even where more is allowed: asyncua builds a request in one go, and the loop has other work meanwhile.
 _DEFAULT_CHUNK: Final = 1_000
 _CLOSE_TIMEOUT_S: Final = 2.0
-_TOO_MUCH: Final = {
-    "BadTooManyOperations",
-    "BadEncodingLimitsExceeded",
-    "BadRequestTooLarge",
-    "BadResponseTooLarge",
-    "BadTcpMessageTooLarge",
-    "BadTooManyMonitoredItems",
-}
 _NAMESPACES: Final = ua.NodeId(ua.Int32(ObjectIds.Server_NamespaceArray))
 _LIMIT_NODES: Final = (
     ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
     ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
     ObjectIds.Server_ServerCapabilities_MaxMonitoredItemsPerSubscription,
     ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIds,
+    ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadData,
 )
 
 
@@ -87,6 +80,31 @@ class RawSession(UaSession):
         rows, _ = decode_values(data, count, handles=False, start=4)
         return rows
 
+    async def republish_raw(self, subscription: int, sequence: int) -> bytes:
+        """A notification message once more, as its bytes."""
+        request = ua.RepublishRequest()
+        request.Parameters.SubscriptionId = ua.IntegerId(subscription)
+        request.Parameters.RetransmitSequenceNumber = ua.Counter(sequence)
+        with foreign_bytes():
+            body = _body(await self._send_request(request))
+            return body.read(len(body))
+
+    async def history_raw(
+        self, details: ua.ReadRawModifiedDetails, nodes: Sequence[tuple[ua.NodeId, bytes]]
+    ) -> bytes:
+        """What a HistoryRead answers, behind its response header; nodes with their continuation points."""
+        request = ua.HistoryReadRequest()
+        request.Parameters.HistoryReadDetails = details
+        request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+        no: Any = False  # asyncua types the field as a class of its own, and has true for its default
+        request.Parameters.ReleaseContinuationPoints = no
+        request.Parameters.NodesToRead = [
+            ua.HistoryReadValueId(NodeId=node, ContinuationPoint=point or None) for node, point in nodes
+        ]
+        with foreign_bytes():
+            body = _body(await self._send_request(request))
+            return body.read(len(body))
+
 
 def _body(data: Buffer) -> Buffer:
     nodeid_from_binary(data)
@@ -102,6 +120,7 @@ class Session:
         namespaces: the server's namespace URIs, by index.
         lost: done once the connection is known to be gone; its result says why.
         items_per_subscription: most monitored items of one subscription; 0 for no limit.
+        history_nodes: most nodes of one HistoryRead; 0 for no limit.
     """
 
     def __init__(self, client: Client, raw: RawSession, options: OpcuaOptions) -> None:
@@ -111,6 +130,7 @@ class Session:
         self.namespaces: list[str] = []
         self.lost: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.items_per_subscription = _NO_LIMIT
+        self.history_nodes = _NO_LIMIT
         self._read_chunk = _DEFAULT_CHUNK
         self._create_chunk = _DEFAULT_CHUNK
         self._browse_chunk = _DEFAULT_CHUNK
@@ -127,11 +147,14 @@ class Session:
         if not isinstance(namespaces, list):
             raise UaError("the server does not say its namespaces")
         self.namespaces = [str(uri) for uri in namespaces]
-        read, create, items, browse = (int(limit) if isinstance(limit, int) else 0 for limit in limits)
+        read, create, items, browse, history = (
+            int(limit) if isinstance(limit, int) else 0 for limit in limits
+        )
         self._read_chunk = min(read or _DEFAULT_CHUNK, _DEFAULT_CHUNK)
         self._create_chunk = min(create or _DEFAULT_CHUNK, _DEFAULT_CHUNK)
         self._browse_chunk = min(browse or _DEFAULT_CHUNK, _DEFAULT_CHUNK)
         self.items_per_subscription = items
+        self.history_nodes = history
 
     async def _attributes(self, nodes: Sequence[ua.NodeId]) -> list[Any]:
         """Values as asyncua decodes them; None for what cannot be read. For small, odd-typed reads."""
@@ -202,6 +225,28 @@ class Session:
         with foreign_bytes():
             return await self.raw.create_subscription(params, _ignore)
 
+    async def transfer(self, subscriptions: Sequence[int]) -> list[ua.TransferResult]:
+        """Take subscriptions over from a session that is gone; the answer for each."""
+        params = ua.TransferSubscriptionsParameters()
+        params.SubscriptionIds = [ua.IntegerId(each) for each in subscriptions]
+        params.SendInitialValues = False
+        with foreign_bytes():
+            answers = await self.raw.transfer_subscriptions(params)
+        if len(answers or ()) != len(subscriptions):
+            raise UaError(f"asked for {len(subscriptions)} subscriptions, got {len(answers or ())}")
+        return answers
+
+    async def delete_subscriptions(self, subscriptions: Sequence[int]) -> None:
+        """Remove subscriptions, as far as the server still has them."""
+        with foreign_bytes():
+            await self.raw.delete_subscriptions(list(subscriptions))
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection is gone, so that the server may keep the session and its subscriptions."""
+        protocol = self._client.uaclient.protocol
+        return protocol is None or protocol.is_closed
+
     async def engineering_units(self, nodes: Sequence[ua.NodeId]) -> list[Any]:
         """Each node's EUInformation where the server has one, else None. Raises what asyncua raises."""
 
@@ -267,7 +312,7 @@ async def _chunked(
             with foreign_bytes():
                 answer = await ask(part)
         except UaStatusCodeError as error:
-            if status_name(error.code) not in _TOO_MUCH or len(part) == 1:
+            if status_name(error.code) not in TOO_MUCH or len(part) == 1:
                 raise
             chunk = max(1, len(part) // 2)
             continue

@@ -33,6 +33,8 @@ ADDRESS_CODES: Final = {
 _ADDRESS_CODES: Final = np.array(sorted(ADDRESS_CODES), np.uint32)
 _CODE: Final = np.uint32(0xFFFF_0000)
 _INFO_TYPE: Final = np.uint32(0x0000_0C00)
+_INFO_BITS: Final = np.uint32(0x0000_03FF)
+_HISTORIAN: Final = 0x1F
 
 # UNECE Recommendation 20 codes, which an EUInformation carries packed into its unitId (OPC 10000-8, 5.6.3).
 _UNECE: Final = {
@@ -55,6 +57,12 @@ def unit_of(information: Any) -> tuple[str, bool]:
     shown = getattr(information, "DisplayName", None)
     text = shown.Text if isinstance(shown, LocalizedText) else None
     return (text.strip().replace("\N{DEGREE SIGN}", "deg"), False) if text else ("", False)
+
+
+def _as_it_was(status: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Status codes without what a historian adds (OPC 10000-11, 6.3.3): so they are those sent live."""
+    plain = status & ~np.uint32(_HISTORIAN)
+    return np.where(plain & _INFO_BITS == 0, plain & ~_INFO_TYPE, plain)
 
 
 class NodeTable:
@@ -114,7 +122,7 @@ class NodeTable:
         """
         arrival = self._intake.now_ns()
         strange = rows.handle >= len(self._nodes)
-        gone = ~strange & np.isin(rows.status & _CODE, _ADDRESS_CODES)
+        gone = ~strange & ~self.there(rows)
         records: list[Record] = []
         places = [int(place) for place in np.unique(rows.handle[gone])]
         for place in places:
@@ -131,6 +139,53 @@ class NodeTable:
         if letters:
             records.append(DeadLetters(letters))
         return records, samples, places
+
+    def there(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which rows are values of configured nodes, and not the news that a node is not there."""
+        known = rows.handle < len(self._nodes)
+        return known & ~np.isin(rows.status & _CODE, _ADDRESS_CODES)
+
+    def recall(self, place: int, rows: Rows, inside: npt.NDArray[np.bool_]) -> tuple[list[Record], int]:
+        """Records of values from a node's history, and the number of samples.
+
+        They say nothing of how the node is now, and a node without a tag has none.
+
+        Args:
+            place: the node's place.
+            rows: `handle` has no meaning.
+            inside: the rows wanted.
+        """
+        if self._series[place] < 0:
+            return [], 0
+        arrival = self._intake.now_ns()
+        records: list[Record] = []
+        count = int(inside.sum())
+        if count:
+            received = Received(
+                np.full(count, self._series[place], np.int32),
+                rows.source[inside],
+                rows.server[inside],
+                np.full(count, arrival, np.int64),
+                rows.value[inside],
+                _as_it_was(rows.status[inside]),
+                np.zeros(count, np.uint32),
+            )
+            records.append(Samples.pack(received, live=False))
+        if rows.others:
+            address = self._nodes[place].address
+            letters = [
+                DeadLetter(
+                    arrival,
+                    self._source,
+                    address,
+                    other.raw[:RAW_LIMIT],
+                    DeadReason.NOT_NUMERIC,
+                    f"{address}: its history holds {other.kind}, not a number",
+                )
+                for other in rows.others
+            ]
+            records.append(DeadLetters(letters))
+        return records, count
 
     def _numbers(
         self,
