@@ -33,6 +33,12 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Node
         yield running
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gaps are filled as soon as they are found."""
+    monkeypatch.setattr(history, "_SETTLE_S", 0.0)
+
+
 def source(url: str, data: Path, *names: str, **options: Any) -> OpcuaSource:
     nodes = tuple(OpcuaNode(f"nsu=urn:plant;s={name}", f"R101.{name}", 0.05) for name in names)
     options = {"publishing_interval_s": 0.1, "kept": data / "opcua" / "dcs.json", **options}

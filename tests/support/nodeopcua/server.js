@@ -1,7 +1,7 @@
 "use strict";
 // A node-opcua server driven by JSON lines on stdin; every line is answered by one on stdout.
 // Started as: node server.js '{"port": 4840, "pki": "/some/folder", "users": {"name": "password"}, "limit": 7}';
-// `before` are namespaces registered ahead of the plant's own.
+// `before` and `after` are namespaces registered ahead of the plant's own and behind it.
 const readline = require("node:readline");
 const {OPCUAServer} = require("node-opcua-server");
 const {OPCUACertificateManager} = require("node-opcua-certificate-manager");
@@ -58,6 +58,7 @@ async function main() {
   const space = server.engine.addressSpace;
   for (const uri of options.before || []) space.registerNamespace(uri);
   const plant = space.registerNamespace("urn:plant");
+  for (const uri of options.after || []) space.registerNamespace(uri);
   const values = new Map();
 
   const set = ({name, value, status, source}) => {
