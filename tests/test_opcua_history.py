@@ -58,7 +58,7 @@ async def write(server: NodeServer, name: str, *values: float, hours_ago: float 
 def recalled(records: list[Record]) -> list[float]:
     """Values that came from history."""
     parts = [record.unpack().value for record in records if isinstance(record, Samples) and not record.live]
-    return np.concatenate([np.empty(0), *parts]).tolist()
+    return [float(value) for value in np.concatenate([np.empty(0), *parts])]
 
 
 async def hear(made: OpcuaSource, count: int) -> list[Record]:
@@ -317,7 +317,8 @@ async def test_a_message_is_acknowledged_to_the_server_only_when_it_is_durable(
 
 
 async def test_numbers_tell_what_never_came_and_go_round() -> None:
-    publisher = Publisher(raw=None, describe="dcs")  # type: ignore[arg-type] - nothing is sent
+    nobody: Any = None  # nothing is sent
+    publisher = Publisher(nobody, "dcs")
     publisher.watch(7, 10.0)
 
     def missing(number: int, *, keepalive: bool = False) -> int:

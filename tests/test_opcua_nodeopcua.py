@@ -154,9 +154,7 @@ async def test_sign_and_encrypt_with_user_name_takes_the_right_password_only(tmp
 async def test_a_client_certificate_the_server_does_not_trust_is_named(tmp_path: Path) -> None:
     certificate, key = client_certificate(tmp_path)
     pins = tmp_path / "trusted"
-    security = OpcuaSecurity(
-        policy="Aes256Sha256RsaPss", certificate=certificate, private_key=key, pins=pins
-    )
+    security = OpcuaSecurity(policy="Aes256Sha256RsaPss", certificate=certificate, private_key=key, pins=pins)
     async with node_server(tmp_path / "pki", trust=False) as server:
         await pin_server(source(server.url, "T", security=security)._options)
         with pytest.raises(LinkError, match=r"certificate .*client\.pem .*trusted certificates"):

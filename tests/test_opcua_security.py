@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from cryptography import x509
 
 from support.nodeopcua import NodeServer, node_server
 from support.uacerts import client_certificate
 from support.uaserver import FakeIntake, UaServer, collect, received, ua_server
 from twinloop.errors import LinkError
-from twinloop.sources.opcua.certificates import fingerprint, own_certificate, read_certificate, uri_of
+from twinloop.sources.opcua.certificates import fingerprint, read_certificate
 from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
 from twinloop.sources.opcua.trust import pin_server
 
 SERVER = "urn:twinloop:test:server"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SECRET = "s3cret-of-the-operator"  # noqa: S105 - of a server that lives for a second
+SECRET = "s3cret-of-the-operator"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -196,24 +194,6 @@ async def test_a_user_may_be_known_by_a_certificate(tmp_path: Path) -> None:
         asked = options(server.url, tmp_path, user_certificate=certificate, user_key=key)
         await pin_server(asked)
         assert await values(asked) == [6.0]
-
-
-async def test_the_own_certificate_is_made_once_and_its_key_is_its_owners(tmp_path: Path) -> None:
-    certificate, key = own_certificate(tmp_path, "plant-1")
-    before = certificate.read_bytes(), key.read_bytes()
-    assert own_certificate(tmp_path, "plant-1") == (certificate, key)
-    assert (certificate.read_bytes(), key.read_bytes()) == before
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    made = read_certificate(certificate)
-    assert uri_of(made).startswith("urn:")
-    assert uri_of(made).endswith(":twinloop:plant-1")
-    lasting = made.not_valid_after_utc - made.not_valid_before_utc
-    assert lasting.days > 15 * 365
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["own-certificate.der", "own-key.der"]
-    certificate.unlink()  # as by a process killed between the two: the key stays the same
-    again = read_certificate(own_certificate(tmp_path, "plant-1")[0])
-    assert again.public_key() == made.public_key()
-    assert isinstance(again, x509.Certificate)
 
 
 async def test_files_that_do_not_belong_together_are_named(server: NodeServer, tmp_path: Path) -> None:

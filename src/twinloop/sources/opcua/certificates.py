@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from twinloop.sources.opcua.foreign import readable
+
 __all__ = [
     "OWN_CERTIFICATE",
     "Pins",
@@ -204,9 +206,9 @@ def describe(certificate: x509.Certificate) -> list[tuple[str, str]]:
     """What a person compares before trusting a certificate, as labels and texts."""
     valid = f"{certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}"
     return [
-        ("subject", certificate.subject.rfc4514_string()),
-        ("issuer", certificate.issuer.rfc4514_string()),
-        ("application URI", uri_of(certificate) or "none"),
+        ("subject", readable(certificate.subject.rfc4514_string())),
+        ("issuer", readable(certificate.issuer.rfc4514_string())),
+        ("application URI", readable(uri_of(certificate)) or "none"),
         ("valid", valid),
         ("SHA-256", fingerprint(certificate)),
     ]

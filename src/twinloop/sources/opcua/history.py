@@ -24,9 +24,9 @@ from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 from twinloop.batch import NO_TIME
 from twinloop.errors import LinkError
 from twinloop.records import Record
+from twinloop.sources.opcua.foreign import foreign_bytes
 from twinloop.sources.opcua.gaps import Gap, Gaps, times_of
 from twinloop.sources.opcua.options import ENDED, TOO_MUCH, OpcuaOptions, status_name
-from twinloop.sources.opcua.secure import foreign_bytes
 from twinloop.sources.opcua.session import Session
 from twinloop.sources.opcua.table import NodeTable
 from twinloop.sources.opcua.values import Rows, decode_values

@@ -14,6 +14,7 @@ from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from twinloop.errors import LinkError
 from twinloop.sources.opcua.certificates import OWN_CERTIFICATE
+from twinloop.sources.opcua.foreign import readable
 
 __all__ = [
     "ENDED",
@@ -204,7 +205,7 @@ def _sentence(error: BaseException, options: OpcuaOptions) -> str:
     if isinstance(error, UaError):
         if "No matching endpoints" in str(error):
             return policy_sentence(options)
-        return f"the server's answer cannot be used ({error})"
+        return f"the server's answer cannot be used ({readable(str(error))})"
     if isinstance(error, OSError):  # TimeoutError is one, too
         return _network_sentence(error, options)
     return "the connection was lost"

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -32,9 +31,10 @@ from twinloop.sources.opcua.certificates import (
     read_certificate,
     uri_of,
 )
+from twinloop.sources.opcua.foreign import foreign_bytes, readable
 from twinloop.sources.opcua.options import OpcuaOptions, policy_sentence, translate
 
-__all__ = ["GuardedClient", "explain", "foreign_bytes", "own_files", "secure", "server_certificate"]
+__all__ = ["GuardedClient", "explain", "own_files", "secure", "server_certificate"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,18 +53,6 @@ _WRAPPINGS: Final = [
     _URIS["Aes256Sha256RsaPss"],
 ]
 _CLEAR: Final = {None, "", _URIS["None"]}
-
-
-@contextmanager
-def foreign_bytes() -> Iterator[None]:
-    """Whatever a server's bytes make asyncua raise is an `UaError`: the link's end, not the program's."""
-    try:
-        yield
-    except (UaError, OSError, LinkError):  # TimeoutError is an OSError
-        raise
-    except Exception as error:
-        _log.debug("an answer that cannot be used", exc_info=True)
-        raise UaError(f"{type(error).__name__}: {error}") from error
 
 
 class GuardedClient(Client):
@@ -233,7 +221,7 @@ def _offered(endpoints: Sequence[ua.EndpointDescription]) -> str:
         + f", {e.SecurityMode.name}"
         for e in endpoints
     }
-    return "; ".join(sorted(each)) or "nothing"
+    return readable("; ".join(sorted(each))) or "nothing"
 
 
 def _verify(shown: x509.Certificate, options: OpcuaOptions) -> None:
@@ -244,7 +232,8 @@ def _verify(shown: x509.Certificate, options: OpcuaOptions) -> None:
     if known is None:
         raise LinkError(
             f"{where}: the server's certificate is not trusted yet: SHA-256 {print_}, of "
-            f"{shown.subject.rfc4514_string()}; compare it with the server's own, then run {command}"
+            f"{readable(shown.subject.rfc4514_string())}; compare it with the server's own, then run "
+            f"{command}"
         )
     if known != shown:
         way_out = f"if that is meant, run {command}" if origin is None else f"the plant file trusts {origin}"

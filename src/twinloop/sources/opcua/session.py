@@ -26,8 +26,9 @@ from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
+from twinloop.sources.opcua.foreign import foreign_bytes, readable
 from twinloop.sources.opcua.options import TOO_MUCH, OpcuaOptions, status_name
-from twinloop.sources.opcua.secure import GuardedClient, explain, foreign_bytes, secure
+from twinloop.sources.opcua.secure import GuardedClient, explain, secure
 from twinloop.sources.opcua.values import Rows, decode_values
 
 __all__ = ["RawSession", "Session", "open_session", "quieten"]
@@ -146,7 +147,7 @@ class Session:
         namespaces, *limits = await self._attributes([_NAMESPACES, *ids])
         if not isinstance(namespaces, list):
             raise UaError("the server does not say its namespaces")
-        self.namespaces = [str(uri) for uri in namespaces]
+        self.namespaces = [readable(str(uri)) for uri in namespaces]
         read, create, items, browse, history = (
             int(limit) if isinstance(limit, int) else 0 for limit in limits
         )

@@ -11,6 +11,7 @@ from asyncua.ua.uatypes import LocalizedText
 
 from twinloop.batch import Received
 from twinloop.records import Alive, DeadLetter, DeadLetters, DeadReason, Link, LinkState, Record, Samples
+from twinloop.sources.opcua.foreign import readable
 from twinloop.sources.opcua.options import OpcuaNode, status_name
 from twinloop.sources.opcua.values import Rows
 from twinloop.sources.source import Intake
@@ -56,7 +57,7 @@ def unit_of(information: Any) -> tuple[str, bool]:
             return _UNECE[code], True
     shown = getattr(information, "DisplayName", None)
     text = shown.Text if isinstance(shown, LocalizedText) else None
-    return (text.strip().replace("\N{DEGREE SIGN}", "deg"), False) if text else ("", False)
+    return (readable(text.strip()).replace("\N{DEGREE SIGN}", "deg"), False) if text else ("", False)
 
 
 def _as_it_was(status: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
