@@ -23,6 +23,7 @@ from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSource
 from twinloop.sources.opcua.gaps import Gaps
 from twinloop.sources.opcua.kept import Kept
 from twinloop.sources.opcua.publish import Notification, Publisher
+from twinloop.sources.opcua.values import Rows
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -74,11 +75,11 @@ async def test_what_was_missed_between_two_sessions_is_read_from_history(
     made = source(server.url, tmp_path, "missed")
     await hear(made, 1)
     await write(server, "missed", *range(1, 21))
-    records = await hear(made, 21)
+    records = await hear(made, 20)
     assert set(received(records).value.tolist()) >= set(range(1, 21))
-    # The first and the last may come twice, live and from history: the same rows, so the fold drops one.
-    times = received(records).source_time
-    assert len(np.unique(times)) == len({float(value) for value in received(records).value})
+    # The value heard before the outage may come again, the same in every part, so that the fold drops it.
+    values = received(records).value.tolist()
+    assert sorted(values) in ([float(value) for value in range(begin, 21)] for begin in (0, 1))
     assert set(recalled(records)) >= set(range(1, 20))
 
 
@@ -88,7 +89,7 @@ async def test_what_was_missed_while_twinloop_was_down_is_read_from_history(
     await server.tell("add", name="down", value=0, history=1000)
     await hear(source(server.url, tmp_path, "down"), 1)
     await write(server, "down", 1, 2, 3)
-    records = await hear(source(server.url, tmp_path, "down"), 4)
+    records = await hear(source(server.url, tmp_path, "down"), 3)
     assert {1.0, 2.0, 3.0} <= set(received(records).value.tolist())
 
 
@@ -110,7 +111,7 @@ async def test_a_first_start_asks_for_no_history_nor_does_an_unchanged_node(
     first = await hear(made, 2)
     assert received(first).value.tolist() == [3.0, 0.0]
     await write(server, "moves", 1, 2)
-    await hear(made, 4)
+    await hear(made, 3)
     assert set(asked) == {1}
 
 
@@ -212,7 +213,7 @@ async def test_a_polled_node_has_its_gap_filled_too(server: NodeServer, tmp_path
     made = source(server.url, tmp_path, "polled", mode="poll")
     await hear(made, 1)
     await write(server, "polled", 1, 2, 3)
-    assert {1.0, 2.0, 3.0} <= set(received(await hear(made, 4)).value.tolist())
+    assert {1.0, 2.0, 3.0} <= set(received(await hear(made, 3)).value.tolist())
 
 
 async def test_a_subscription_the_server_drops_is_named_and_its_gap_filled(
@@ -227,7 +228,7 @@ async def test_a_subscription_the_server_drops_is_named_and_its_gap_filled(
             await collect(deliveries, lambda _: False)
     assert str(caught.value).startswith("dcs: opc.tcp://127.0.0.1")
     await write(server, "dropped", 1, 2, 3)
-    assert {1.0, 2.0, 3.0} <= set(received(await hear(made, 4)).value.tolist())
+    assert {1.0, 2.0, 3.0} <= set(received(await hear(made, 3)).value.tolist())
 
 
 async def test_after_a_short_loss_the_subscription_is_taken_over_and_nothing_is_missing(
@@ -287,7 +288,7 @@ async def test_a_subscription_that_is_not_handed_over_is_made_anew_and_its_gap_f
         await server.tell("drop_subscriptions")
         await write(server, "anew", 1, 2, 3)
         way.mend()
-        records = await hear(made, 4)
+        records = await hear(made, 3)
     assert {1.0, 2.0, 3.0} <= set(received(records).value.tolist())
 
 
@@ -357,5 +358,7 @@ async def test_a_gap_is_measured_by_sane_times_only() -> None:
     kept.heard[:] = 1_000
     gaps = Gaps(kept, longest_ns=10**18)
     far = 10**18
-    gaps.see(np.array([0, 1, 2]), np.array([2_000, far, 500]), arrival=3_000)
+    times = np.array([2_000, far, 500])
+    rows = Rows(np.arange(3), np.zeros(3), np.zeros(3, np.uint32), times, times)
+    gaps.see(rows, times, arrival=3_000)
     assert [(gap.place, gap.start, gap.end) for gap in gaps.take()] == [(0, 1_000, 2_000)]

@@ -27,12 +27,15 @@ class Gap(NamedTuple):
     Attributes:
         place: the node's place in the options.
         start, end: ns since epoch UTC.
+        value, status: what was heard at the end, bits and code: history has it, too.
         cut: whether it began earlier than history is asked for.
     """
 
     place: int
     start: int
     end: int
+    value: int = 0
+    status: int = 0
     cut: bool = False
 
 
@@ -54,24 +57,30 @@ class Gaps:
         self._found: dict[int, Gap] = {}
         self.some = asyncio.Event()
 
-    def see(self, places: I64, times: I64, arrival: int) -> None:
-        """Live values came: the first of a node ends its gap. To be called before they are handed on."""
-        fresh = ~self._met[places]
-        if not fresh.any():
-            return
-        places, first = np.unique(places[fresh], return_index=True)
-        times = times[fresh][first]
-        self._met[places] = True
-        kept = self._kept
-        for place, time in zip(places.tolist(), times.tolist(), strict=True):
-            start = int(kept.gap[place] if kept.gap[place] != NO_TIME else kept.heard[place])
-            kept.gap[place] = NO_TIME
+    def see(self, rows: Rows, times: I64, arrival: int) -> None:
+        """Live values came: the first of a node ends its gap. To be called before they are handed on.
+
+        Args:
+            rows: values of configured nodes.
+            times: when they were true.
+            arrival: this host's time, ns.
+        """
+        places, first = np.unique(rows.handle, return_index=True)
+        first = first[~self._met[places]]
+        for row in first.tolist():
+            place, time = int(rows.handle[row]), int(times[row])
+            self._met[place] = True
+            start = int(self._kept.heard[place])
+            if self._kept.gap[place] != NO_TIME:
+                start = int(self._kept.gap[place])
+                self._kept.gap[place] = NO_TIME
             if start == NO_TIME or not start < time <= arrival + LATEST_AHEAD_NS:
                 continue
             cut = time - start > self._longest_ns
             start = max(start, time - self._longest_ns)
-            kept.gap[place] = start
-            self._found[place] = Gap(place, start, time, cut)
+            self._kept.gap[place] = start
+            value, status = int(rows.value.view(np.int64)[row]), int(rows.status[row])
+            self._found[place] = Gap(place, start, time, value, status, cut)
             self.some.set()
 
     def expect(self, places: Iterable[int]) -> None:

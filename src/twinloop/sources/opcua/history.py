@@ -11,10 +11,12 @@ import logging
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 from asyncua import ua
 from asyncua.common.utils import Buffer
 from asyncua.ua.object_ids import ObjectIds
@@ -36,6 +38,9 @@ __all__ = ["History", "HistoryPart", "decode_history"]
 _log = logging.getLogger(__name__)
 
 _HISTORY_DATA: Final = ObjectIds.HistoryData_Encoding_DefaultBinary
+_HISTORIAN: Final = np.uint32(0x1F)
+_INFO_BITS: Final = np.uint32(0x3FF)
+_INFO_TYPE: Final = np.uint32(0xC00)
 _SETTLE_S: Final = 0.5
 """Nodes report within a moment of each other after an outage; they are asked for together."""
 _NODES: Final = 20
@@ -55,7 +60,7 @@ class HistoryPart:
 
     Attributes:
         status: the operation's status code.
-        rows: values in the order they came; `handle` is the position.
+        rows: values in the order they came, with the status codes they had live; `handle` is the position.
         point: continuation point; empty where there is no more.
     """
 
@@ -102,7 +107,13 @@ def _decode_part(data: bytes, position: int) -> tuple[HistoryPart, int]:
         return HistoryPart(status, None, point), end
     body = data[begin:end]
     rows, _ = decode_values(body, struct.unpack_from("<i", body)[0], handles=False, start=4)
-    return HistoryPart(status, rows, point), end
+    return HistoryPart(status, replace(rows, status=_as_it_was(rows.status)), point), end
+
+
+def _as_it_was(status: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Status codes without what a historian adds (OPC 10000-11, 6.3.3): so they are those sent live."""
+    plain = status & ~_HISTORIAN
+    return np.where(plain & _INFO_BITS == 0, plain & ~_INFO_TYPE, plain)
 
 
 @dataclass(slots=True)
@@ -242,6 +253,9 @@ class History:
             return [], 0, ask.start
         times = times_of(part.rows, NO_TIME)
         inside = (times >= ask.gap.start) & (times <= ask.gap.end)
+        # What ended the gap has been delivered, however many values come between now and then.
+        same = (part.rows.value.view(np.int64) == ask.gap.value) & (part.rows.status == ask.gap.status)
+        inside &= ~(same & (times == ask.gap.end))
         records, samples = self._table.recall(ask.gap.place, part.rows, inside)
         return records, samples, min(int(times.max(initial=ask.start)), ask.gap.end)
 

@@ -122,7 +122,8 @@ class LiveLink:
         try:
             yield self._stream
         finally:
-            self._memory.left = self._items.left(self._clock()) if self._session.broken else None
+            if self._session.broken:
+                self._memory.left = self._items.left(self._clock()) or self._memory.left
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -199,11 +200,11 @@ class LiveLink:
     def _see(self, rows: Rows) -> Callable[[], None]:
         """Note live rows, before they are delivered; what is to be done when they are durable."""
         arrival = self._intake.now_ns()
-        there = self._table.there(rows)
-        places, times = rows.handle[there], times_of(rows, arrival)[there]
+        rows = rows.take(self._table.there(rows))
+        times = times_of(rows, arrival)
         sane = times <= arrival + LATEST_AHEAD_NS
-        self._gaps.see(places, times, arrival)
-        return partial(self._memory.kept.note, places[sane], times[sane])
+        self._gaps.see(rows, times, arrival)
+        return partial(self._memory.kept.note, rows.handle[sane], times[sane])
 
     async def _read(self, places: Sequence[int]) -> None:
         """Read some nodes now and deliver what is new."""

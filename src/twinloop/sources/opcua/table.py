@@ -34,8 +34,6 @@ ADDRESS_CODES: Final = {
 _ADDRESS_CODES: Final = np.array(sorted(ADDRESS_CODES), np.uint32)
 _CODE: Final = np.uint32(0xFFFF_0000)
 _INFO_TYPE: Final = np.uint32(0x0000_0C00)
-_INFO_BITS: Final = np.uint32(0x0000_03FF)
-_HISTORIAN: Final = 0x1F
 
 # UNECE Recommendation 20 codes, which an EUInformation carries packed into its unitId (OPC 10000-8, 5.6.3).
 _UNECE: Final = {
@@ -58,12 +56,6 @@ def unit_of(information: Any) -> tuple[str, bool]:
     shown = getattr(information, "DisplayName", None)
     text = shown.Text if isinstance(shown, LocalizedText) else None
     return (readable(text.strip()).replace("\N{DEGREE SIGN}", "deg"), False) if text else ("", False)
-
-
-def _as_it_was(status: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    """Status codes without what a historian adds (OPC 10000-11, 6.3.3): so they are those sent live."""
-    plain = status & ~np.uint32(_HISTORIAN)
-    return np.where(plain & _INFO_BITS == 0, plain & ~_INFO_TYPE, plain)
 
 
 class NodeTable:
@@ -168,7 +160,7 @@ class NodeTable:
                 rows.server[inside],
                 np.full(count, arrival, np.int64),
                 rows.value[inside],
-                _as_it_was(rows.status[inside]),
+                rows.status[inside],
                 np.zeros(count, np.uint32),
             )
             records.append(Samples.pack(received, live=False))
