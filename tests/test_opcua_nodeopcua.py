@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from twinloop.errors import LinkError
 from twinloop.records import Link, LinkState
 from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
 from twinloop.sources.opcua.table import unit_of
+from twinloop.sources.opcua.trust import pin_server
 
 URI = "nsu=urn:plant;s="
 UNCERTAIN, SENSOR_FAILURE = 0x4090_0000, 0x808C_0000
@@ -86,32 +88,56 @@ async def test_a_node_removed_under_way_is_lost_and_found_again_by_name(tmp_path
     assert received(found).value.tolist() == [2.0]
 
 
-async def test_a_killed_server_is_a_lost_link_and_the_restarted_one_is_taken_in_again(tmp_path: Path) -> None:
+async def test_a_restarted_server_that_numbers_its_namespaces_anew_is_followed_and_nothing_mixed_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     port = free_port()
-    async with node_server(tmp_path, port=port) as server:
+    by_index, by_uri = "ns=2;s=T", "nsu=urn:other;s=T"
+    nodes = (OpcuaNode(by_index, "R101.a"), OpcuaNode(by_uri, "R101.b"))
+    url = f"opc.tcp://127.0.0.1:{port}"
+    asked = OpcuaOptions(
+        name="dcs", url=url, nodes=nodes, publishing_interval_s=0.1, kept=tmp_path / "dcs.json"
+    )
+    intake = FakeIntake()
+    made = OpcuaSource(asked, intake)
+    async with node_server(tmp_path / "pki", port=port, after=["urn:other"]) as server:
         await server.tell("add", name="T", value=1)
-        made = source(server.url, "T")
+        await server.tell("add", name="T", value=100, namespace="urn:other")
         async with made.connect() as deliveries:
-            await collect(deliveries, lambda got: len(received(got)) == 1)
+            await collect(deliveries, lambda got: len(received(got)) == 2)
             server.kill()
             with pytest.raises(LinkError, match="connection was lost"):
                 await collect(deliveries, lambda _: False)
-    async with node_server(tmp_path, port=port) as server:
+    async with node_server(tmp_path / "pki", port=port, before=["urn:other"]) as server:
         await server.tell("add", name="T", value=2)
-        async with made.connect() as deliveries:
-            records = await collect(deliveries, lambda got: len(received(got)) == 1)
-    assert received(records).value.tolist() == [2.0]
+        await server.tell("add", name="T", value=200, namespace="urn:other")
+        for one in (made, OpcuaSource(asked, intake)):  # the same process, and one that knows but the file
+            caplog.clear()
+            async with one.connect() as deliveries:
+                records = await collect(deliveries, lambda got: len(received(got)) == 2)
+            assert of_series(records, intake.known[by_index, ""]).value.tolist() == [2.0]
+            assert of_series(records, intake.known[by_uri, ""]).value.tolist() == [200.0]
+            moved = [line for line in caplog.messages if "renumbered its namespaces" in line]
+            assert "urn:plant was 2 and is 3 now" in moved[0]
+            assert len(moved) == 2 - (one is not made)  # of nsu= there is nothing to remember over a restart
+        readings = await OpcuaSource(dataclasses.replace(asked, reading=True), intake).check(5.0)
+        assert [reading.value for reading in readings] == ["2.0", "200.0"]
 
 
 async def test_sign_and_encrypt_with_user_name_takes_the_right_password_only(tmp_path: Path) -> None:
     certificate, key = client_certificate(tmp_path)
     security = OpcuaSecurity(
-        policy="Basic256Sha256", mode="SignAndEncrypt", certificate=certificate, private_key=key
+        policy="Basic256Sha256",
+        mode="SignAndEncrypt",
+        certificate=certificate,
+        private_key=key,
+        pins=tmp_path / "trusted",
     )
     users = {"operator": "right"}
     async with node_server(tmp_path / "pki", users=users, anonymous=False) as server:
         await server.tell("add", name="T", value=4)
         login: dict[str, Any] = {"username": "operator", "password": "right", "security": security}
+        await pin_server(source(server.url, "T", **login)._options)
         async with source(server.url, "T", **login).connect() as deliveries:
             records = await collect(deliveries, lambda got: len(received(got)) == 1)
         assert received(records).value.tolist() == [4.0]
@@ -127,8 +153,10 @@ async def test_sign_and_encrypt_with_user_name_takes_the_right_password_only(tmp
 
 async def test_a_client_certificate_the_server_does_not_trust_is_named(tmp_path: Path) -> None:
     certificate, key = client_certificate(tmp_path)
-    security = OpcuaSecurity(policy="Aes256Sha256RsaPss", certificate=certificate, private_key=key)
+    pins = tmp_path / "trusted"
+    security = OpcuaSecurity(policy="Aes256Sha256RsaPss", certificate=certificate, private_key=key, pins=pins)
     async with node_server(tmp_path / "pki", trust=False) as server:
+        await pin_server(source(server.url, "T", security=security)._options)
         with pytest.raises(LinkError, match=r"certificate .*client\.pem .*trusted certificates"):
             await source(server.url, "T", security=security).connect().__aenter__()
 

@@ -65,6 +65,7 @@ __all__ = [
     "build_readers",
     "check_sources",
     "holder_of",
+    "secured_sources",
     "workplace",
 ]
 
@@ -469,8 +470,18 @@ def _opcua_options(place: Workplace, name: str, source: OpcuaSourceConfig) -> Op
             mode=source.security.mode,
             certificate=source.security.cert,
             private_key=source.security.key,
+            own=place.directory,
             server_certificate=source.security.server_cert,
+            pins=place.directory / "trusted",
         ),
+        user_certificate=source.user_cert,
+        user_key=source.user_key,
+        insecure=source.insecure,
+        plant=place.config.plant,
+        history=source.history,
+        history_max_s=source.history_max / SECOND_NS,
+        kept=place.directory / "opcua" / f"{name}.json",
+        reading=not place.owned,
         connect_timeout_s=source.connect_timeout / SECOND_NS,
         retry_s=source.retry / SECOND_NS,
         session_timeout_s=source.session_timeout / SECOND_NS,
@@ -487,3 +498,12 @@ def _silence_s(config: PlantConfig, name: str) -> float:
 def check_sources(place: Workplace) -> list[Source]:
     """The plant's sources, for `twinloop check`; they have not connected."""
     return _sources(place, Resolver(place.table, _namers(place.config)))
+
+
+def secured_sources(place: Workplace) -> list[OpcuaOptions]:
+    """The OPC UA sources whose channel is protected, for `twinloop trust`."""
+    return [
+        _opcua_options(place, name, source)
+        for name, source in place.config.sources.items()
+        if isinstance(source, OpcuaSourceConfig) and source.security.policy != "None"
+    ]

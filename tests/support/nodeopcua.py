@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from support.services import free_port, missing
 
@@ -33,13 +35,14 @@ class NodeServer:
         self.url = url
         self.index = index
 
-    async def tell(self, op: str, **rest: Any) -> None:
-        """Have one command carried out; see server.js."""
+    async def tell(self, op: str, **rest: Any) -> Any:
+        """Have one command carried out; see server.js. Returns its answer, where it has one."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"op": op, **rest}).encode() + b"\n")
         await self._process.stdin.drain()
         answer = await _line(self._process)
         assert answer.get("ok"), answer
+        return answer.get("answer")
 
     def kill(self) -> None:
         """End the server as a power cut would."""
@@ -75,10 +78,11 @@ async def node_server(
     anonymous: bool = True,
     trust: bool = True,
     limit: int = 0,
+    **more: Any,
 ) -> AsyncIterator[NodeServer]:
     """A server on 127.0.0.1 that runs inside; its own certificate and the clients' are kept in `pki`.
 
-    With a `limit` it refuses requests for more nodes or items than that.
+    With a `limit` it refuses requests for more nodes or items than that. `more` goes to server.js as it is.
     """
     folder = install()
     port = port or free_port()
@@ -89,7 +93,10 @@ async def node_server(
         "anonymous": anonymous,
         "trust": trust,
         "limit": limit,
+        **more,
     }
+    _give_key(pki)
+    _give_key(pki.with_name(f"{pki.name}-users"))
     process = await asyncio.create_subprocess_exec(
         "node",
         str(_SOURCE / "server.js"),
@@ -109,6 +116,19 @@ async def node_server(
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+def _give_key(pki: Path) -> None:
+    """A private key where node-opcua would otherwise take seconds to make one in JavaScript."""
+    path = pki / "own" / "private" / "private_key.pem"
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True)
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+    encoded = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(encoded)
 
 
 async def _line(process: asyncio.subprocess.Process) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 __all__ = ["client_certificate"]
 
 
-def client_certificate(directory: Path, uri: str = "urn:twinloop:test:client") -> tuple[Path, Path]:
+def client_certificate(
+    directory: Path, uri: str = "urn:twinloop:test:client", *, expired: bool = False
+) -> tuple[Path, Path]:
     """PEM files of a new self-signed application certificate and its key (OPC 10000-6, 6.2.2)."""
     key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "twinloop test client")])
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) - timedelta(days=10 * expired)
     usage = x509.KeyUsage(
         digital_signature=True,
         content_commitment=True,

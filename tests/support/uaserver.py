@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,22 @@ class UaServer:
             ServerTimestamp=now,
         )
         await self.server.write_attribute_value(ua.NodeId(ua.String(name), ua.Int16(2)), data)
+
+    async def certify(self, certificate: tuple[Path, Path] | None) -> None:
+        """From now on take Basic256Sha256, SignAndEncrypt, and nothing else; or no security with None.
+
+        A new server for each would take seconds, as asyncua builds its address space anew.
+        """
+        policy = ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt
+        self.server.set_security_policy([policy if certificate else ua.SecurityPolicyType.NoSecurity])
+        if certificate:
+            await self.server.load_certificate(certificate[0])
+            await self.server.load_private_key(certificate[1])
+        self.server.iserver.endpoints.clear()
+        self.server._policies.clear()
+        await self.server._setup_server_nodes()
+        assert self.server.bserver is not None
+        self.server.bserver.set_policies(self.server._policies)
 
     async def remove(self, name: str) -> None:
         """Delete a variable."""

@@ -59,6 +59,10 @@ def parser() -> argparse.ArgumentParser:
     check = _command(commands, "check", _check, "validate the plant file, connect, read each tag once")
     check.add_argument("plant", type=Path, metavar="PLANT.yaml")
 
+    trust = _command(commands, "trust", _trust, "show the certificates of OPC UA servers, and pin them")
+    trust.add_argument("plant", type=Path, metavar="PLANT.yaml")
+    trust.add_argument("source", nargs="?", metavar="SOURCE", help="default: every source with security")
+
     _query_command(commands)
 
     _refeed_command(commands)
@@ -349,6 +353,13 @@ def _check(options: argparse.Namespace) -> int:
     from twinloop.cli.check import check
 
     return FAILED if asyncio.run(check(options.plant, os.environ, sys.stdout, _CHECK_WITHIN_S)) else DONE
+
+
+def _trust(options: argparse.Namespace) -> int:
+    from twinloop.cli.trust import trust
+
+    failed = asyncio.run(trust(options.plant, os.environ, options.source, sys.stdout))
+    return FAILED if failed else DONE
 
 
 def _query(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from twinloop.config.expand import carriers, measures_of, nodes_of, unit_of
 from twinloop.config.insecure import is_loopback
@@ -71,11 +72,7 @@ def warnings(config: PlantConfig) -> Iterator[Finding]:
     fed: set[str] = set()
     for name, source in config.sources.items():
         if isinstance(source, OpcuaSourceConfig):
-            targets = list(nodes_of(config, source))
-            fed.update(target.tag for target in targets)
-            leading = {target.pattern for target in targets}
-            for pattern in source.nodes.keys() - leading:
-                yield Finding(("sources", name, "nodes", pattern), "leads to nothing: no asset has the tag")
+            yield from _unmatched_nodes(config, name, source, fed)
         else:
             yield from _unprotected(name, source)
             yield from _unmatched_topics(config, name, source, fed)
@@ -237,10 +234,7 @@ def _mqtt(config: PlantConfig, path: Path, source: MqttSourceConfig) -> Iterator
 
 
 def _opcua(config: PlantConfig, path: Path, source: OpcuaSourceConfig) -> Iterator[Finding]:
-
-    security = source.security
-    if security.policy != "None" and not (security.cert and security.key):
-        yield Finding((*path, "security"), f"policy {security.policy} needs `cert` and `key`")
+    yield from _opcua_security(path, source)
     for pattern, node in source.nodes.items():
         here: Path = (*path, "nodes", pattern)
         try:
@@ -255,6 +249,27 @@ def _opcua(config: PlantConfig, path: Path, source: OpcuaSourceConfig) -> Iterat
             text = f"does not say which asset: write {{tag: {node.tag}, asset: NAME}}, or {{asset}} in it"
             yield Finding(here, text, ((*here, "asset"),))
         yield from _target(config, here, node.asset, node.tag)
+
+
+def _opcua_security(path: Path, source: OpcuaSourceConfig) -> Iterator[Finding]:
+    security = source.security
+    if bool(security.cert) != bool(security.key):
+        yield Finding((*path, "security"), "cert and key go together")
+    if bool(source.user_cert) != bool(source.user_key):
+        yield Finding((*path, "user_cert"), "user_cert and user_key go together")
+    elif source.user_cert and source.username:
+        yield Finding((*path, "user_cert"), "a user is known by a certificate or by a name, not by both")
+    if _is_open(source) and not source.insecure:
+        text = (
+            "neither signed nor encrypted, and not on this host: set `security: {policy: Basic256Sha256}`, "
+            "or `insecure: true` where the network is trusted"
+        )
+        yield Finding((*path, "url"), text, ((*path, "security"), (*path, "insecure")))
+
+
+def _is_open(source: OpcuaSourceConfig) -> bool:
+    """Whether what the source says and hears can be read and changed on its way over a network."""
+    return source.security.policy == "None" and not is_loopback(urlsplit(source.url).hostname or "")
 
 
 def _target(config: PlantConfig, path: Path, asset: str | None, tag: str | None) -> Iterator[Finding]:
@@ -295,6 +310,20 @@ def _edits(first: str, second: str) -> int:
                 cost = min(cost, last[j - 2] + 1)
             row.append(cost)
     return row[-1]
+
+
+def _unmatched_nodes(
+    config: PlantConfig, name: str, source: OpcuaSourceConfig, fed: set[str]
+) -> Iterator[Finding]:
+    """Adds the tags a source feeds to `fed`; finds patterns that lead nowhere, and a channel that is open."""
+    targets = list(nodes_of(config, source))
+    fed.update(target.tag for target in targets)
+    leading = {target.pattern for target in targets}
+    for pattern in source.nodes.keys() - leading:
+        yield Finding(("sources", name, "nodes", pattern), "leads to nothing: no asset has the tag")
+    if _is_open(source):
+        text = "neither signed nor encrypted: anyone on the way can read and change what passes"
+        yield Finding(("sources", name, "insecure"), text)
 
 
 def _unmatched_topics(

@@ -198,10 +198,12 @@ class SecurityConfig(Section):
     mode: Annotated[Literal["Sign", "SignAndEncrypt"], ONE_OF] = Field(
         "SignAndEncrypt", description="of a policy other than None"
     )
-    cert: FilePath | None = Field(None, description="this client's certificate (PEM or DER)")
+    cert: FilePath | None = Field(
+        None, description="this client's certificate (PEM or DER); default: its own, made once and kept"
+    )
     key: FilePath | None = Field(None, description="private key of `cert`")
     server_cert: FilePath | None = Field(
-        None, description="the only server certificate trusted; default: whichever the server shows"
+        None, description="the server's certificate; default: the one pinned by `twinloop trust`"
     )
 
 
@@ -219,6 +221,10 @@ class OpcuaSourceConfig(Section):
     url: OpcuaUrl = Field(description="opc.tcp://HOST:4840/PATH")
     username: Text | None = Field(None, description="user name; default: anonymous")
     password: Secret | None = Field(None, description="password; keep it in the environment: ${NAME}")
+    user_cert: FilePath | None = Field(
+        None, description="a user's certificate (PEM or DER), in place of a user name"
+    )
+    user_key: FilePath | None = Field(None, description="private key of `user_cert`")
     mode: Annotated[Literal["subscribe", "poll"], ONE_OF] = Field(
         "subscribe", description="`poll` reads at each tag's `every`"
     )
@@ -236,7 +242,14 @@ class OpcuaSourceConfig(Section):
     silence: OptionalDuration = Field(
         None, description="no data for so long: connect again; default `off`, as the keep-alive watches"
     )
+    history: Flag = Field(True, description="fill the gap of an outage from the server's history")
+    history_max: Duration = Field(
+        24 * 60 * MINUTE_NS, gt=0, description="how far back a gap is filled at most"
+    )
     security: SecurityConfig = Field(SecurityConfig(), description="protection of the channel")
+    insecure: Flag = Field(
+        False, description="true: allow a channel without security off this host, and passwords in clear text"
+    )
     nodes: dict[str, Annotated[NodeConfig, BeforeValidator(_node)]] = Field(
         min_length=1, description="tag name by NodeId (ns= or nsu=); {asset} expands over assets with the tag"
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -19,7 +19,8 @@ from asyncua import ua
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from twinloop.batch import NO_TIME
-from twinloop.sources.opcua.link import LiveLink, placed
+from twinloop.sources.opcua.kept import Kept
+from twinloop.sources.opcua.link import LiveLink, Memory, placed
 from twinloop.sources.opcua.nodes import NodeAddress
 from twinloop.sources.opcua.options import OpcuaNode, OpcuaOptions, OpcuaSecurity, status_name, translate
 from twinloop.sources.opcua.session import Session, open_session
@@ -54,7 +55,7 @@ class OpcuaSource:
         self._options = options
         self._intake = intake
         self._addresses = [NodeAddress.parse(node.address) for node in options.nodes]
-        self._lost: dict[str, str] = {}
+        self._memory: Memory | None = None
 
     @property
     def name(self) -> str:
@@ -66,14 +67,17 @@ class OpcuaSource:
         """One attempt to connect; yields deliveries until the link is lost.
 
         NodeIds are resolved anew by the server's present namespaces. `ack` acknowledges the notification
-        message to the server with the next Publish request, so the server can let go of it; nothing else
-        hangs on it, as values that were published cannot be had twice across sessions.
+        message to the server with the next Publish request, so the server can let go of it. What it still has
+        when a connection is lost is asked for again, where the server hands its subscriptions over to the
+        next session; else the gap is filled from its history.
 
         Raises:
             LinkError: the server cannot be reached, refuses, or (from the iterator) went away.
         """
+        if self._memory is None:
+            self._memory = Memory(self._addresses, _kept(self._options))
         async with open_session(self._options) as session:
-            link = LiveLink(self._options, self._addresses, session, self._intake, self._lost)
+            link = LiveLink(self._options, session, self._intake, self._memory)
             async with link.running() as deliveries:
                 yield deliveries
 
@@ -88,19 +92,24 @@ class OpcuaSource:
         )
         try:
             async with asyncio.timeout(timeout_s), open_session(options) as session:
-                return await _read_once(options, self._addresses, session)
+                return await _read_once(options, self._addresses, session, _kept(options).namespaces)
         except (UaError, OSError) as error:  # TimeoutError is an OSError
             raise translate(error, options) from error
 
 
+def _kept(options: OpcuaOptions) -> Kept:
+    addresses = [node.address for node in options.nodes]
+    return Kept(options.kept, options.endpoint, addresses, writable=not options.reading)
+
+
 async def _read_once(
-    options: OpcuaOptions, addresses: Sequence[NodeAddress], session: Session
+    options: OpcuaOptions, addresses: Sequence[NodeAddress], session: Session, known: Mapping[int, str]
 ) -> list[Reading]:
     readings = [Reading(node.address, node.tag) for node in options.nodes]
     ids: dict[int, ua.NodeId] = {}
     for place, address in enumerate(addresses):
         try:
-            ids[place] = address.resolve(session.namespaces)
+            ids[place] = address.resolve(session.namespaces, known)
         except LookupError as error:
             readings[place] = dataclasses.replace(readings[place], problem=str(error))
     if not ids:

@@ -13,11 +13,14 @@ from typing import Any, Final
 
 import numpy as np
 from asyncua import ua
-from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from twinloop.errors import LinkError
 from twinloop.records import Record
+from twinloop.sources.opcua.gaps import LATEST_AHEAD_NS, Gaps, times_of
+from twinloop.sources.opcua.history import History
+from twinloop.sources.opcua.items import Items, Left
+from twinloop.sources.opcua.kept import Kept
 from twinloop.sources.opcua.nodes import NodeAddress
 from twinloop.sources.opcua.options import OpcuaOptions, status_name, translate
 from twinloop.sources.opcua.publish import Notification, Publisher
@@ -26,14 +29,14 @@ from twinloop.sources.opcua.table import NodeTable, unit_of
 from twinloop.sources.opcua.values import Rows
 from twinloop.sources.source import Delivery, Intake
 
-__all__ = ["LiveLink", "Stream", "placed"]
+__all__ = ["LiveLink", "Memory", "Stream", "placed"]
 
 _log = logging.getLogger(__name__)
 
 _DELIVERIES: Final = 16
 """Deliveries kept for a slow consumer; then Publish requests are withheld and the server queues."""
-_SILENT_KEEPALIVES: Final = 3
-_FULL: Final = "BadTooManyMonitoredItems"
+_KEEP_S: Final = 10.0
+"""How often what is kept is written."""
 
 
 class Stream:
@@ -64,43 +67,75 @@ class Stream:
         return item
 
 
-class LiveLink:
-    """The work of one session: attach the nodes, publish or poll, retry, reread."""
+@dataclasses.dataclass(slots=True)
+class Memory:
+    """What a source knows from one session to the next.
 
-    def __init__(
-        self,
-        options: OpcuaOptions,
-        addresses: Sequence[NodeAddress],
-        session: Session,
-        intake: Intake,
-        lost: dict[str, str],
-    ) -> None:
+    Attributes:
+        addresses: the configured nodes' addresses.
+        kept: what outlives the process, too.
+        lost: addresses known to be lost, with why.
+        left: what the last session left at the server, where its connection was lost.
+    """
+
+    addresses: Sequence[NodeAddress]
+    kept: Kept
+    lost: dict[str, str] = dataclasses.field(default_factory=dict)
+    left: Left | None = None
+
+
+class LiveLink:
+    """The work of one session: attach the nodes, publish or poll, retry, reread, fill gaps."""
+
+    def __init__(self, options: OpcuaOptions, session: Session, intake: Intake, memory: Memory) -> None:
         self._options = options
-        self._addresses = addresses
+        self._memory = memory
+        self._addresses = memory.addresses
         self._session = session
-        self._table = NodeTable(options.name, options.nodes, intake, lost)
+        self._intake = intake
+        self._table = NodeTable(options.name, options.nodes, intake, memory.lost)
         self._clock = asyncio.get_running_loop().time
         self._publisher = Publisher(session.raw, f"{options.name}: {options.endpoint}")
+        self._items = Items(options, session, self._publisher)
         self._ids: dict[int, ua.NodeId] = {}
+        self._gaps = Gaps(memory.kept, int(options.history_max_s * 1e9))
         self._identified: set[int] = set()
         self._retry_at: dict[int, float] = {}
-        self._items: dict[int, tuple[int, int]] = {}
-        self._room: dict[int, int] = {}
         self._heard = np.zeros(len(options.nodes))
-        self._told_of_thinning = False
         self._stream = Stream()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Stream]:
         """The session's work goes on inside; the first failure ends the stream. All is over on leaving."""
         work = self._poll() if self._options.mode == "poll" else self._subscribe()
-        tasks = [asyncio.create_task(self._run(job)) for job in (work, self._watch())]
+        tasks = [asyncio.create_task(self._run(job)) for job in (work, self._watch(), self._keep())]
+        if self._options.history:
+            fill = History(
+                self._options,
+                self._session,
+                ids=self._ids,
+                table=self._table,
+                gaps=self._gaps,
+                deliver=self._deliver_history,
+            )
+            tasks.append(asyncio.create_task(self._run(fill.run())))
         try:
             yield self._stream
         finally:
+            if self._session.broken:
+                self._memory.left = self._items.left(self._clock()) or self._memory.left
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._memory.kept.write(self._memory.kept.encoded())
+
+    async def _keep(self) -> None:
+        """Write what is kept, now and then: it is never ahead of the log, and little behind."""
+        kept, pause_s = self._memory.kept, 1.0
+        while True:
+            await asyncio.sleep(pause_s)
+            await asyncio.to_thread(kept.write, kept.encoded())
+            pause_s = _KEEP_S
 
     async def _run(self, job: Coroutine[Any, Any, None]) -> None:
         try:
@@ -119,9 +154,12 @@ class LiveLink:
         """The places that have a NodeId in this server, and records of those that have not."""
         records: list[Record] = []
         usable: list[int] = []
+        kept, namespaces = self._memory.kept, self._session.namespaces
+        for sentence in kept.learn(self._addresses, namespaces):
+            _log.warning("%s: %s; its nodes are followed", self._options.name, sentence)
         for place in places:
             try:
-                self._ids[place] = self._addresses[place].resolve(self._session.namespaces)
+                self._ids[place] = self._addresses[place].resolve(namespaces, kept.namespaces)
             except LookupError as error:
                 records += self._quarantine(place, str(error))
             else:
@@ -156,15 +194,28 @@ class LiveLink:
         elif ack is not None:
             ack()
 
+    async def _deliver_history(self, records: list[Record], samples: int, ack: Callable[[], None]) -> None:
+        await self._deliver(records, samples, ack)
+
+    def _see(self, rows: Rows) -> Callable[[], None]:
+        """Note live rows, before they are delivered; what is to be done when they are durable."""
+        arrival = self._intake.now_ns()
+        rows = rows.take(self._table.there(rows))
+        times = times_of(rows, arrival)
+        sane = times <= arrival + LATEST_AHEAD_NS
+        self._gaps.see(rows, times, arrival)
+        return partial(self._memory.kept.note, rows.handle[sane], times[sane])
+
     async def _read(self, places: Sequence[int]) -> None:
         """Read some nodes now and deliver what is new."""
         answers = await self._session.read([self._ids[place] for place in places])
         index = np.asarray(places, np.int64)
         lost: set[int] = set()
         for rows in answers:
-            records, samples, gone = self._table.take(placed(rows, index), repeated=True)
+            here = placed(rows, index)
+            records, samples, gone = self._table.take(here, repeated=True)
             lost.update(gone)
-            await self._deliver(records, samples)
+            await self._deliver(records, samples, self._see(here))
         for place in places:
             if place in lost:
                 self._retry_at[place] = self._clock() + self._options.retry_s
@@ -174,9 +225,12 @@ class LiveLink:
     # --- subscribe ---------------------------------------------------------------------------------
 
     async def _subscribe(self) -> None:
-        await self._attach(range(len(self._addresses)))
-        if not self._room:
-            await self._new_subscription()
+        left, self._memory.left = self._memory.left, None
+        taken_over = left is not None and await self._take_over(left)
+        await self._attach(place for place in range(len(self._addresses)) if place not in self._items.places)
+        await self._items.ensure()
+        if taken_over:
+            _log.info("%s: the subscriptions of the lost connection were taken over", self._options.name)
         others = [asyncio.create_task(self._retry()), asyncio.create_task(self._reread())]
         publishing = asyncio.create_task(self._publish())
         try:
@@ -188,91 +242,33 @@ class LiveLink:
                 task.cancel()
             await asyncio.gather(publishing, *others, return_exceptions=True)
 
+    async def _take_over(self, left: Left) -> bool:
+        """Go on with the subscriptions of a session whose connection was lost, and with what they kept."""
+        available = await self._items.adopt(left)
+        if available is None:
+            return False
+        usable, records = await self._resolve(sorted(left.items))
+        await self._identify(usable)
+        await self._deliver(records)
+        self._gaps.spare(left.items)
+        self._heard[list(left.items)] = self._clock()
+        async with aclosing(self._items.republished(available)) as notifications:
+            async for notification in notifications:
+                await self._take(notification)
+        return True
+
     async def _attach(self, places: Iterable[int]) -> None:
         """Monitor nodes; those that the server refuses are quarantined with its reason."""
         usable, records = await self._resolve(list(places))
         await self._identify(usable)
-        await self._detach([place for place in usable if place in self._items])
-        while usable:
-            subscription = await self._with_room()
-            room = self._room[subscription]
-            batch, usable = usable[:room], usable[room:]
-            answers = await self._session.create_items(
-                subscription, [self._request(place) for place in batch]
-            )
-            full: list[int] = []
-            for place, answer in zip(batch, answers, strict=True):
-                records += self._attached(subscription, place, answer, full)
-            if full and len(full) < len(batch):
-                self._room[subscription] = 0
-                usable = full + usable
+        refused = await self._items.create(self._ids, usable)
+        for place in usable:
+            if place in refused:
+                records += self._quarantine(place, refused[place])
             else:
-                for place in full:
-                    records += self._quarantine(place, f"the server refuses to monitor it ({_FULL})")
+                self._retry_at.pop(place, None)
+                self._heard[place] = self._clock()
         await self._deliver(records)
-
-    def _request(self, place: int) -> ua.MonitoredItemCreateRequest:
-        parameters = ua.MonitoringParameters()
-        parameters.ClientHandle = ua.IntegerId(place)
-        parameters.SamplingInterval = ua.Duration(self._options.sampling_interval_s * 1000)
-        parameters.QueueSize = ua.Counter(self._options.queue_size)
-        request = ua.MonitoredItemCreateRequest()
-        request.ItemToMonitor = ua.ReadValueId(NodeId=self._ids[place], AttributeId=AttributeIds.Value)
-        request.MonitoringMode = ua.MonitoringMode.Reporting
-        request.RequestedParameters = parameters
-        return request
-
-    def _attached(
-        self, subscription: int, place: int, answer: ua.MonitoredItemCreateResult, full: list[int]
-    ) -> list[Record]:
-        code = int(answer.StatusCode.value)
-        if code >> 31:
-            name = status_name(code)
-            if name == _FULL:
-                full.append(place)
-                return []
-            return self._quarantine(place, f"the server refuses to monitor it ({name})")
-        self._items[place] = (subscription, int(answer.MonitoredItemId))
-        self._room[subscription] -= 1
-        self._retry_at.pop(place, None)
-        self._heard[place] = self._clock()
-        slower = answer.RevisedSamplingInterval > self._options.sampling_interval_s * 1000
-        shorter = answer.RevisedQueueSize < self._options.queue_size
-        if (slower or shorter) and not self._told_of_thinning:
-            self._told_of_thinning = True
-            _log.info(
-                "%s: the server may thin what it sends: it looks every %g ms and queues %d values (%s)",
-                self._options.name,
-                answer.RevisedSamplingInterval,
-                answer.RevisedQueueSize,
-                self._options.nodes[place].address,
-            )
-        return []
-
-    async def _detach(self, places: Sequence[int]) -> None:
-        """Remove the items of nodes that were monitored and then vanished."""
-        by_subscription: dict[int, list[int]] = {}
-        for place in places:
-            subscription, item = self._items.pop(place)
-            by_subscription.setdefault(subscription, []).append(item)
-            self._room[subscription] += 1
-        for subscription, items in by_subscription.items():
-            await self._session.delete_items(subscription, items)
-
-    async def _with_room(self) -> int:
-        """A subscription that may take another item."""
-        for subscription, room in self._room.items():
-            if room > 0:
-                return subscription
-        return await self._new_subscription()
-
-    async def _new_subscription(self) -> int:
-        made = await self._session.create_subscription()
-        subscription = int(made.SubscriptionId)
-        self._room[subscription] = self._session.items_per_subscription or 1 << 31
-        alive_s = made.RevisedPublishingInterval / 1000 * max(1, made.RevisedMaxKeepAliveCount)
-        self._publisher.watch(subscription, _SILENT_KEEPALIVES * alive_s)
-        return subscription
 
     async def _publish(self) -> None:
         async with aclosing(self._publisher.notifications()) as notifications:
@@ -283,8 +279,12 @@ class LiveLink:
         records: list[Record] = []
         samples = 0
         now = self._clock()
+        if notification.missing:
+            self._miss(notification)
+        durable: list[Callable[[], None]] = []
         for rows in notification.rows:
             self._heard[rows.handle[rows.handle < len(self._heard)]] = now
+            durable.append(self._see(rows))
             made, count, gone = self._table.take(rows)
             records += made
             samples += count
@@ -292,10 +292,23 @@ class LiveLink:
                 self._retry_at[place] = now + self._options.retry_s
         for raw, error in notification.undecodable:
             records.append(self._table.undecodable(raw, error.detail))
-        ack = None
         if notification.sequence:
-            ack = partial(self._publisher.acknowledge, notification.subscription, notification.sequence)
-        await self._deliver(records, samples, ack)
+            durable.append(
+                partial(self._publisher.acknowledge, notification.subscription, notification.sequence)
+            )
+        await self._deliver(records, samples, partial(_all, durable))
+
+    def _miss(self, notification: Notification) -> None:
+        """Messages never came: what they held is asked of the history, as soon as their nodes are heard."""
+        lost = notification.subscription
+        places = [place for place, (each, _) in self._items.places.items() if each == lost]
+        self._gaps.expect(places)
+        _log.warning(
+            "%s: %d messages of a subscription never came; its %d nodes may miss values",
+            self._options.name,
+            notification.missing,
+            len(places),
+        )
 
     async def _retry(self) -> None:
         """Try quarantined nodes again, each `retry_s` after it was last found wanting."""
@@ -325,7 +338,9 @@ class LiveLink:
             await asyncio.sleep(shortest / 4)
             now = self._clock()
             due = np.flatnonzero(self._heard + after <= now)
-            silent = [int(place) for place in due if place in self._items and place not in self._retry_at]
+            silent = [
+                int(place) for place in due if place in self._items.places and place not in self._retry_at
+            ]
             if silent:
                 self._heard[silent] = now
                 await self._read(silent)
@@ -365,6 +380,11 @@ class LiveLink:
 
 def _nothing() -> None:
     """The acknowledgement of a delivery the server needs none for."""
+
+
+def _all(jobs: Iterable[Callable[[], None]]) -> None:
+    for job in jobs:
+        job()
 
 
 def placed(rows: Rows, places: Any) -> Rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -63,8 +63,12 @@ class NodeAddress:
                 raise ConfigError(f"node {text!r}: nsu= names no namespace URI")
         return cls(text, _identifier(rest, text), index, uri)
 
-    def resolve(self, namespaces: Sequence[str]) -> ua.NodeId:
+    def resolve(self, namespaces: Sequence[str], known: Mapping[int, str] | None = None) -> ua.NodeId:
         """The NodeId in a server with these namespaces.
+
+        Args:
+            namespaces: the server's URIs, by index.
+            known: what the indices of the plant file stood for at the first connect.
 
         Raises:
             LookupError: the server does not have the namespace URI; the message says so.
@@ -79,6 +83,13 @@ class NodeAddress:
             if not found:
                 raise LookupError(f"the server has no namespace {self.uri}")
             index = found[0]
+        elif (uri := (known or {}).get(index)) and namespaces[index : index + 1] != [uri]:
+            if uri not in namespaces:
+                raise LookupError(
+                    f"ns={index} was the namespace {uri} at the first connect, and the server has none of "
+                    "that name now; write nsu= and the URI meant"
+                )
+            index = namespaces.index(uri)
         identifier: Any = self.identifier  # asyncua wants subclasses of int, str ... and takes plain ones
         return ua.NodeId(identifier, ua.Int16(index))
 

@@ -13,8 +13,19 @@ from asyncua.ua import status_codes
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from twinloop.errors import LinkError
+from twinloop.sources.opcua.certificates import OWN_CERTIFICATE
+from twinloop.sources.opcua.foreign import readable
 
-__all__ = ["OpcuaNode", "OpcuaOptions", "OpcuaSecurity", "status_name", "translate"]
+__all__ = [
+    "ENDED",
+    "TOO_MUCH",
+    "OpcuaNode",
+    "OpcuaOptions",
+    "OpcuaSecurity",
+    "policy_sentence",
+    "status_name",
+    "translate",
+]
 
 DEFAULT_PORT: Final = 4840
 
@@ -40,16 +51,24 @@ class OpcuaSecurity:
     Attributes:
         policy: `None`, `Basic256Sha256`, `Aes128Sha256RsaOaep` or `Aes256Sha256RsaPss`.
         mode: `Sign` or `SignAndEncrypt`; without meaning for policy `None`.
-        certificate, private_key: this client's, PEM or DER files.
-        server_certificate: the only server certificate that is trusted; without it, whichever the server
-            shows is taken at each connect: that protects from listeners, not from impostors.
+        certificate, private_key: this client's, PEM or DER files; without them its own is made in `own`.
+        own: folder of the own certificate and key.
+        server_certificate: the only server certificate that is trusted; without it, the one pinned.
+        pins: folder of pinned server certificates.
     """
 
     policy: Literal["None", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"] = "None"
     mode: Literal["Sign", "SignAndEncrypt"] = "SignAndEncrypt"
     certificate: Path | None = None
     private_key: Path | None = None
+    own: Path | None = None
     server_certificate: Path | None = None
+    pins: Path | None = None
+
+    @property
+    def shown(self) -> Path:
+        """The file of the certificate that servers are shown."""
+        return self.certificate or (self.own or Path()) / OWN_CERTIFICATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +84,14 @@ class OpcuaOptions:
         sampling_interval_s: how often the server looks; 0 is "as fast as it changes".
         queue_size: values the server keeps for a node between two publishings.
         username, password: none means anonymous.
+        user_certificate, user_key: files of a user known by a certificate.
         security: protection of the channel.
+        insecure: a password may be sent in clear text, and a trusted certificate may be out of date.
+        plant: the plant's name; part of the application URI.
+        history: whether the gap of an outage is filled from the server's history.
+        history_max_s: how far back at most.
+        kept: file of what is known of the server from one run to the next; None for none.
+        reading: only read what is kept (`twinloop check`).
         connect_timeout_s: longest wait for a connection, and for any answer.
         retry_s: how often quarantined nodes are tried again.
         session_timeout_s: how long the server keeps a session it hears nothing from.
@@ -84,7 +110,15 @@ class OpcuaOptions:
     queue_size: int = 100
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    user_certificate: Path | None = None
+    user_key: Path | None = None
     security: OpcuaSecurity = OpcuaSecurity()
+    insecure: bool = False
+    plant: str = "plant"
+    history: bool = True
+    history_max_s: float = 86_400.0
+    kept: Path | None = None
+    reading: bool = False
     connect_timeout_s: float = 10.0
     retry_s: float = 30.0
     session_timeout_s: float = 60.0
@@ -122,8 +156,31 @@ _USER: Final = {
     "BadUserSignatureInvalid",
 }
 _POLICY: Final = {"BadSecurityPolicyRejected", "BadSecurityModeRejected", "BadSecurityModeInsufficient"}
+TOO_MUCH: Final = {
+    "BadTooManyOperations",
+    "BadEncodingLimitsExceeded",
+    "BadRequestTooLarge",
+    "BadResponseTooLarge",
+    "BadTcpMessageTooLarge",
+    "BadTooManyMonitoredItems",
+}
+"""What servers say to a request that would be right if it were smaller."""
 _BUSY: Final = "the server has no room for another session; close one, or wait"
-_ENDED: Final = "the server ended the session"
+_CLOSED: Final = "the server ended the session"
+_UNSUBSCRIBED: Final = "the server has dropped the subscription"
+ENDED: Final = {
+    "BadSessionClosed": _CLOSED,
+    "BadSessionIdInvalid": _CLOSED,
+    "BadSessionNotActivated": _CLOSED,
+    "BadSecureChannelClosed": _CLOSED,
+    "BadSecureChannelIdInvalid": _CLOSED,
+    "BadShutdown": _CLOSED,
+    "BadServerHalted": _CLOSED,
+    "BadConnectionClosed": _CLOSED,
+    "BadSubscriptionIdInvalid": _UNSUBSCRIBED,
+    "BadNoSubscription": _UNSUBSCRIBED,
+}
+"""What servers say when there is nothing left to ask: only a new session helps."""
 _SENTENCES: Final = {
     "BadTcpEndpointUrlInvalid": "the server does not serve this path; check the url",
     "BadTooManySessions": _BUSY,
@@ -131,15 +188,7 @@ _SENTENCES: Final = {
     "BadTcpServerTooBusy": _BUSY,
     "BadOutOfMemory": _BUSY,
     "BadResourceUnavailable": _BUSY,
-    "BadSessionClosed": _ENDED,
-    "BadSessionIdInvalid": _ENDED,
-    "BadSecureChannelClosed": _ENDED,
-    "BadSecureChannelIdInvalid": _ENDED,
-    "BadSubscriptionIdInvalid": _ENDED,
-    "BadNoSubscription": _ENDED,
-    "BadShutdown": _ENDED,
-    "BadServerHalted": _ENDED,
-    "BadConnectionClosed": _ENDED,
+    **ENDED,
 }
 
 
@@ -155,8 +204,8 @@ def _sentence(error: BaseException, options: OpcuaOptions) -> str:
         return _status_sentence(status_name(error.code), options)
     if isinstance(error, UaError):
         if "No matching endpoints" in str(error):
-            return _policy_sentence(options)
-        return f"the server's answer cannot be used ({error})"
+            return policy_sentence(options)
+        return f"the server's answer cannot be used ({readable(str(error))})"
     if isinstance(error, OSError):  # TimeoutError is one, too
         return _network_sentence(error, options)
     return "the connection was lost"
@@ -180,10 +229,10 @@ def _status_sentence(name: str, options: OpcuaOptions) -> str:
     elif name in _USER:
         sentence = f"user {options.username!r} was refused; check username and password"
     elif name in _POLICY:
-        sentence = _policy_sentence(options)
+        sentence = policy_sentence(options)
     elif name.startswith("BadCertificate") or name == "BadSecurityChecksFailed":
         sentence = (
-            f"the certificate {options.security.certificate} was refused; add it to the server's "
+            f"the certificate {options.security.shown} was refused; add it to the server's "
             "trusted certificates, and check its dates and its application URI"
         )
     else:
@@ -191,7 +240,8 @@ def _status_sentence(name: str, options: OpcuaOptions) -> str:
     return f"{sentence} ({name})"
 
 
-def _policy_sentence(options: OpcuaOptions) -> str:
+def policy_sentence(options: OpcuaOptions) -> str:
+    """What to say where the server has no endpoint of the policy and mode asked for."""
     security = options.security
     asked = security.policy if security.policy == "None" else f"{security.policy}, {security.mode}"
     return f"the server does not offer the security policy asked for ({asked}); set one it offers"

@@ -21,9 +21,10 @@ from twinloop.sources.opcua.options import status_name
 from twinloop.sources.opcua.session import RawSession
 from twinloop.sources.opcua.values import Rows, decode_values
 
-__all__ = ["Notification", "Publisher", "decode_notification"]
+__all__ = ["Notification", "Publisher", "decode_notification", "decode_republished"]
 
 _DATA_CHANGE: Final = ObjectIds.DataChangeNotification_Encoding_DefaultBinary
+_TRANSFERRED: Final = 0x002D_0000  # GoodSubscriptionTransferred
 _STATUS_CHANGE: Final = ObjectIds.StatusChangeNotification_Encoding_DefaultBinary
 # More than one Publish request waits at the server, so that it need not wait for the network's round trip.
 _SPARE_REQUESTS: Final = 1
@@ -36,16 +37,20 @@ class Notification:
     Attributes:
         subscription: the subscription's id.
         sequence: number of the message; 0 for a keep-alive, which needs no acknowledgement.
+        number: the same, for a keep-alive that of the message to come.
         rows: values, one entry a data change notification.
         status: code of a status change of the subscription itself, or None.
         undecodable: bytes that could not be read, with what was wrong.
+        missing: messages of the subscription between this one and the one before that never came.
     """
 
     subscription: int
     sequence: int = 0
+    number: int = 0
     rows: list[Rows] = field(default_factory=list)
     status: int | None = None
     undecodable: list[tuple[bytes, PayloadError]] = field(default_factory=list)
+    missing: int = 0
 
 
 def decode_notification(data: bytes) -> Notification:
@@ -54,21 +59,37 @@ def decode_notification(data: bytes) -> Notification:
     Never raises: what cannot be read, whole or in part, is kept in `undecodable`.
     """
     made = Notification(0)
-    position = 0
     try:
         made.subscription, available = struct.unpack_from("<Ii", data)
-        position = 8 + 4 * max(available, 0) + 1  # MoreNotifications: the next request brings them
-        sequence, _, parts = struct.unpack_from("<Iqi", data, position)
-        made.sequence = sequence if parts > 0 else 0
+    except struct.error as error:
+        made.undecodable.append((data, _unreadable(0, error)))
+        return made
+    # MoreNotifications, a byte, tells nothing: the next request brings them.
+    return _decode_message(made, data, 8 + 4 * max(available, 0) + 1)
+
+
+def decode_republished(data: bytes, subscription: int) -> Notification:
+    """The notification message of a Republish response, OPC 10000-4, 5.13.6. Never raises, as above."""
+    return _decode_message(Notification(subscription), data, 0)
+
+
+def _decode_message(made: Notification, data: bytes, position: int) -> Notification:
+    try:
+        made.number, _, parts = struct.unpack_from("<Iqi", data, position)
+        made.sequence = made.number if parts > 0 else 0
         position += 16
         for _ in range(parts):
             position = _decode_part(made, data, position)
     except PayloadError as error:
         made.undecodable.append((data, error))
     except Exception as error:  # noqa: BLE001 - foreign bytes make asyncua raise nearly anything
-        detail = f"a publish response cannot be read from byte {position} on: {error}"
-        made.undecodable.append((data, PayloadError(DeadReason.UNDECODABLE, detail)))
+        made.undecodable.append((data, _unreadable(position, error)))
     return made
+
+
+def _unreadable(position: int, error: Exception) -> PayloadError:
+    detail = f"a publish response cannot be read from byte {position} on: {error}"
+    return PayloadError(DeadReason.UNDECODABLE, detail)
 
 
 def _decode_part(made: Notification, data: bytes, position: int) -> int:
@@ -106,6 +127,9 @@ class Publisher:
     Args:
         raw: the session.
         describe: `SOURCE: URL`, the head of error texts.
+
+    Attributes:
+        following: by subscription, the number of the message to come.
     """
 
     def __init__(self, raw: RawSession, describe: str) -> None:
@@ -115,10 +139,19 @@ class Publisher:
         self._patience: dict[int, float] = {}
         self._heard: dict[int, float] = {}
         self._fewer = 0
+        self.following: dict[int, int] = {}
 
-    def watch(self, subscription: int, silence_s: float) -> None:
-        """Expect a message from a subscription at least every `silence_s` seconds."""
+    def watch(self, subscription: int, silence_s: float, following: int | None = None) -> None:
+        """Expect a message from a subscription at least every `silence_s` seconds.
+
+        Args:
+            subscription: its id.
+            silence_s: the longest silence.
+            following: number of its next message, where that is known.
+        """
         self._patience[subscription] = silence_s
+        if following is not None:
+            self.following[subscription] = following
         self._heard[subscription] = asyncio.get_running_loop().time()
 
     def acknowledge(self, subscription: int, sequence: int) -> None:
@@ -178,8 +211,22 @@ class Publisher:
         if notification.status is not None and notification.status >> 31:
             name = status_name(notification.status)
             raise LinkError(f"{self._describe}: the server ended the subscription ({name})")
+        if notification.status == _TRANSFERRED:
+            raise LinkError(f"{self._describe}: another client has taken the subscription over")
         if notification.subscription in self._heard:
             self._heard[notification.subscription] = now
+            self.count(notification)
         for subscription, patience in self._patience.items():
             if now - self._heard[subscription] > patience:
                 raise LinkError(f"{self._describe}: subscription silent for {patience:g} s")
+
+    def count(self, notification: Notification) -> None:
+        """Set `missing` by the number the subscription's message should have; numbers go round at 2**32."""
+        known, number = self.following.get(notification.subscription), notification.number
+        ahead = (number - known) % (1 << 32) if known is not None else 0
+        if not number or ahead >= 1 << 31:  # sent again
+            return
+        notification.missing = ahead
+        self.following[notification.subscription] = (
+            number % 0xFFFF_FFFF + 1 if notification.sequence else number
+        )

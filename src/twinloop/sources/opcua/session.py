@@ -13,7 +13,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -22,18 +21,17 @@ from asyncua.client.client import Client
 from asyncua.client.ua_session import UaSession
 from asyncua.common.shortcuts import Shortcuts
 from asyncua.common.utils import Buffer
-from asyncua.crypto import security_policies, uacrypto
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
-from cryptography import x509
 
-from twinloop.errors import LinkError
-from twinloop.sources.opcua.options import OpcuaOptions, OpcuaSecurity, status_name, translate
+from twinloop.sources.opcua.foreign import foreign_bytes, readable
+from twinloop.sources.opcua.options import TOO_MUCH, OpcuaOptions, status_name
+from twinloop.sources.opcua.secure import GuardedClient, explain, secure
 from twinloop.sources.opcua.values import Rows, decode_values
 
-__all__ = ["Session", "open_session"]
+__all__ = ["RawSession", "Session", "open_session", "quieten"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,25 +42,13 @@ _NO_LIMIT: Final = 0
 # Even where more is allowed: asyncua builds a request in one go, and the loop has other work meanwhile.
 _DEFAULT_CHUNK: Final = 1_000
 _CLOSE_TIMEOUT_S: Final = 2.0
-_TOO_MUCH: Final = {
-    "BadTooManyOperations",
-    "BadEncodingLimitsExceeded",
-    "BadRequestTooLarge",
-    "BadResponseTooLarge",
-    "BadTcpMessageTooLarge",
-    "BadTooManyMonitoredItems",
-}
-_POLICIES: Final[dict[str, type[security_policies.SecurityPolicy]]] = {
-    "Basic256Sha256": security_policies.SecurityPolicyBasic256Sha256,
-    "Aes128Sha256RsaOaep": security_policies.SecurityPolicyAes128Sha256RsaOaep,
-    "Aes256Sha256RsaPss": security_policies.SecurityPolicyAes256Sha256RsaPss,
-}
 _NAMESPACES: Final = ua.NodeId(ua.Int32(ObjectIds.Server_NamespaceArray))
 _LIMIT_NODES: Final = (
     ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
     ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
     ObjectIds.Server_ServerCapabilities_MaxMonitoredItemsPerSubscription,
     ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIds,
+    ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadData,
 )
 
 
@@ -76,7 +62,8 @@ class RawSession(UaSession):
         """The answer to one Publish request, behind its response header; waits as long as it takes."""
         request = ua.PublishRequest()
         request.Parameters.SubscriptionAcknowledgements = acks
-        return _body(await self._send_request(request, timeout=0))
+        with foreign_bytes():
+            return _body(await self._send_request(request, timeout=0))
 
     async def read_raw(self, nodes: Sequence[ua.NodeId]) -> Rows:
         """The Value attributes of some nodes, read by the server now; `handle` is the position."""
@@ -94,6 +81,31 @@ class RawSession(UaSession):
         rows, _ = decode_values(data, count, handles=False, start=4)
         return rows
 
+    async def republish_raw(self, subscription: int, sequence: int) -> bytes:
+        """A notification message once more, as its bytes."""
+        request = ua.RepublishRequest()
+        request.Parameters.SubscriptionId = ua.IntegerId(subscription)
+        request.Parameters.RetransmitSequenceNumber = ua.Counter(sequence)
+        with foreign_bytes():
+            body = _body(await self._send_request(request))
+            return body.read(len(body))
+
+    async def history_raw(
+        self, details: ua.ReadRawModifiedDetails, nodes: Sequence[tuple[ua.NodeId, bytes]]
+    ) -> bytes:
+        """What a HistoryRead answers, behind its response header; nodes with their continuation points."""
+        request = ua.HistoryReadRequest()
+        request.Parameters.HistoryReadDetails = details
+        request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+        no: Any = False  # asyncua types the field as a class of its own, and has true for its default
+        request.Parameters.ReleaseContinuationPoints = no
+        request.Parameters.NodesToRead = [
+            ua.HistoryReadValueId(NodeId=node, ContinuationPoint=point or None) for node, point in nodes
+        ]
+        with foreign_bytes():
+            body = _body(await self._send_request(request))
+            return body.read(len(body))
+
 
 def _body(data: Buffer) -> Buffer:
     nodeid_from_binary(data)
@@ -109,6 +121,7 @@ class Session:
         namespaces: the server's namespace URIs, by index.
         lost: done once the connection is known to be gone; its result says why.
         items_per_subscription: most monitored items of one subscription; 0 for no limit.
+        history_nodes: most nodes of one HistoryRead; 0 for no limit.
     """
 
     def __init__(self, client: Client, raw: RawSession, options: OpcuaOptions) -> None:
@@ -118,6 +131,7 @@ class Session:
         self.namespaces: list[str] = []
         self.lost: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.items_per_subscription = _NO_LIMIT
+        self.history_nodes = _NO_LIMIT
         self._read_chunk = _DEFAULT_CHUNK
         self._create_chunk = _DEFAULT_CHUNK
         self._browse_chunk = _DEFAULT_CHUNK
@@ -131,12 +145,17 @@ class Session:
         """Read the namespaces and the server's limits. Raises what asyncua raises."""
         ids = [ua.NodeId(ua.Int32(number)) for number in _LIMIT_NODES]
         namespaces, *limits = await self._attributes([_NAMESPACES, *ids])
-        self.namespaces = [str(uri) for uri in namespaces or ()]
-        read, create, items, browse = (int(limit) if isinstance(limit, int) else 0 for limit in limits)
+        if not isinstance(namespaces, list):
+            raise UaError("the server does not say its namespaces")
+        self.namespaces = [readable(str(uri)) for uri in namespaces]
+        read, create, items, browse, history = (
+            int(limit) if isinstance(limit, int) else 0 for limit in limits
+        )
         self._read_chunk = min(read or _DEFAULT_CHUNK, _DEFAULT_CHUNK)
         self._create_chunk = min(create or _DEFAULT_CHUNK, _DEFAULT_CHUNK)
         self._browse_chunk = min(browse or _DEFAULT_CHUNK, _DEFAULT_CHUNK)
         self.items_per_subscription = items
+        self.history_nodes = history
 
     async def _attributes(self, nodes: Sequence[ua.NodeId]) -> list[Any]:
         """Values as asyncua decodes them; None for what cannot be read. For small, odd-typed reads."""
@@ -161,7 +180,7 @@ class Session:
             done += len(part)
             return [moved]
 
-        answers, self._read_chunk = await _chunked(nodes, self._read_chunk, read)
+        answers, self._read_chunk = await _chunked(nodes, self._read_chunk, read, count=False)
         return answers
 
     async def create_items(
@@ -204,7 +223,30 @@ class Session:
         params.RequestedLifetimeCount = ua.Counter(lifetime)
         params.MaxNotificationsPerPublish = ua.Counter(10_000)
         params.PublishingEnabled = True
-        return await self.raw.create_subscription(params, _ignore)
+        with foreign_bytes():
+            return await self.raw.create_subscription(params, _ignore)
+
+    async def transfer(self, subscriptions: Sequence[int]) -> list[ua.TransferResult]:
+        """Take subscriptions over from a session that is gone; the answer for each."""
+        params = ua.TransferSubscriptionsParameters()
+        params.SubscriptionIds = [ua.IntegerId(each) for each in subscriptions]
+        params.SendInitialValues = False
+        with foreign_bytes():
+            answers = await self.raw.transfer_subscriptions(params)
+        if len(answers or ()) != len(subscriptions):
+            raise UaError(f"asked for {len(subscriptions)} subscriptions, got {len(answers or ())}")
+        return answers
+
+    async def delete_subscriptions(self, subscriptions: Sequence[int]) -> None:
+        """Remove subscriptions, as far as the server still has them."""
+        with foreign_bytes():
+            await self.raw.delete_subscriptions(list(subscriptions))
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection is gone, so that the server may keep the session and its subscriptions."""
+        protocol = self._client.uaclient.protocol
+        return protocol is None or protocol.is_closed
 
     async def engineering_units(self, nodes: Sequence[ua.NodeId]) -> list[Any]:
         """Each node's EUInformation where the server has one, else None. Raises what asyncua raises."""
@@ -253,20 +295,31 @@ def _shifted(rows: Rows, by: int) -> Rows:
 
 
 async def _chunked(
-    things: Sequence[T], chunk: int, ask: Callable[[Sequence[T]], Awaitable[list[R]]]
+    things: Sequence[T],
+    chunk: int,
+    ask: Callable[[Sequence[T]], Awaitable[list[R]]],
+    *,
+    count: bool = True,
 ) -> tuple[list[R], int]:
-    """All answers, and the chunk size that worked: halved whenever the server found it too much."""
+    """All answers, and the chunk size that worked: halved whenever the server found it too much.
+
+    There is an answer for each thing, unless `count` is false.
+    """
     answers: list[R] = []
     begin = 0
     while begin < len(things):
         part = things[begin : begin + chunk]
         try:
-            answers += await ask(part)
+            with foreign_bytes():
+                answer = await ask(part)
         except UaStatusCodeError as error:
-            if status_name(error.code) not in _TOO_MUCH or len(part) == 1:
+            if status_name(error.code) not in TOO_MUCH or len(part) == 1:
                 raise
             chunk = max(1, len(part) // 2)
             continue
+        if len(answer) != len(part) and count:
+            raise UaError(f"asked for {len(part)}, got {len(answer)}")
+        answers += answer
         begin += len(part)
     return answers, chunk
 
@@ -278,29 +331,22 @@ async def open_session(options: OpcuaOptions) -> AsyncIterator[Session]:
     Raises:
         LinkError: the server cannot be reached or refuses.
     """
-    _quieten()
-    client = Client(
-        options.endpoint, timeout=options.connect_timeout_s, watchdog_intervall=options.connect_timeout_s / 2
-    )
+    quieten()
+    client = GuardedClient(options)
     raw = RawSession(client.uaclient)
     client.uaclient.session = raw
     client.nodes = Shortcuts(raw)
-    client.name = client.description = "twinloop"
-    client.session_timeout = int(options.session_timeout_s * 1000)
     session = Session(client, raw, options)
     client.connection_lost_callback = session.on_lost
-    if options.username is not None:
-        client.set_user(options.username)
-        client.set_password(options.password or "")
     try:
         async with asyncio.timeout(options.connect_timeout_s):
-            await _secure(client, options)
-            await client.connect()
-            _warn_of_clear_text(client, options)
-            await session.learn()
-    except (UaError, OSError, TimeoutError) as error:
+            await secure(client, options)
+            with foreign_bytes():
+                await client.connect()
+                await session.learn()
+    except (UaError, OSError) as error:  # TimeoutError is an OSError
         await _close(client)
-        raise await _explain(error, options) from error
+        raise await explain(error, options) from error
     except BaseException:
         await _close(client)
         raise
@@ -308,86 +354,6 @@ async def open_session(options: OpcuaOptions) -> AsyncIterator[Session]:
         yield session
     finally:
         await _close(client)
-
-
-async def _secure(client: Client, options: OpcuaOptions) -> None:
-    security = options.security
-    if security.policy == "None":
-        return
-    if security.certificate is None or security.private_key is None:
-        raise LinkError(
-            f"{options.name}: security policy {security.policy} needs certificate and private_key"
-        )
-    try:
-        own = await uacrypto.load_certificate(security.certificate)
-        # Servers compare the application URI of the session with the one in the certificate.
-        client.application_uri = _application_uri(own) or client.application_uri
-        server = await _server_certificate(security)
-        await client.set_security(
-            _POLICIES[security.policy],
-            _properties(security.certificate),
-            _properties(security.private_key),
-            server_certificate=server,
-            mode=ua.MessageSecurityMode[security.mode],
-        )
-    except FileNotFoundError as error:
-        raise LinkError(f"{options.name}: there is no file {error.filename}") from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise LinkError(f"{options.name}: {error.filename} cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError) as error:
-        files = f"{security.certificate}, {security.private_key}"
-        raise LinkError(f"{options.name}: no usable certificate and key in {files}: {error}") from error
-
-
-def _properties(path: Path) -> uacrypto.CertProperties:
-    return uacrypto.CertProperties(path)
-
-
-async def _server_certificate(security: OpcuaSecurity) -> uacrypto.CertProperties | None:
-    if security.server_certificate is None:
-        return None
-    return _properties(security.server_certificate)
-
-
-def _application_uri(certificate: x509.Certificate) -> str:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ""
-    return next(iter(names.get_values_for_type(x509.UniformResourceIdentifier)), "")
-
-
-def _warn_of_clear_text(client: Client, options: OpcuaOptions) -> None:
-    if not options.password or options.security.policy != "None":
-        return
-    policy = client.server_policy(ua.UserTokenType.UserName).SecurityPolicyUri
-    if policy in {None, "", security_policies.SecurityPolicyNone.URI}:
-        _log.warning(
-            "%s: the password was sent in clear text: the server asks for no encryption", options.name
-        )
-
-
-async def _explain(error: BaseException, options: OpcuaOptions) -> LinkError:
-    """The error in words; where a policy was refused, with the ones the server offers."""
-    told = translate(error, options)
-    if isinstance(error, ConnectionError) and not error.errno and options.security.policy != "None":
-        # Most servers hang up without a word on a certificate that they do not know.
-        return LinkError(
-            f"{told} while the secure channel was being opened; has the certificate "
-            f"{options.security.certificate} been added to the server's trusted certificates?"
-        )
-    if "does not offer the security policy" not in str(told):
-        return told
-    client = Client(options.endpoint, timeout=_CLOSE_TIMEOUT_S)
-    try:
-        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-            endpoints = await client.connect_and_get_server_endpoints()
-    except (UaError, OSError, TimeoutError):
-        return told
-    finally:
-        client.disconnect_socket()
-    offered = {(e.SecurityPolicyUri or "").rpartition("#")[2] + f", {e.SecurityMode.name}" for e in endpoints}
-    return LinkError(f"{told}: {'; '.join(sorted(offered))}")
 
 
 async def _close(client: Client) -> None:
@@ -401,7 +367,7 @@ async def _close(client: Client) -> None:
         renewal.exception()
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep asyncua's tracebacks off the operator's log, unless somebody asked for them."""
     theirs = logging.getLogger("asyncua")
     if theirs.level == logging.NOTSET:

@@ -11,6 +11,7 @@ from asyncua.ua.uatypes import LocalizedText
 
 from twinloop.batch import Received
 from twinloop.records import Alive, DeadLetter, DeadLetters, DeadReason, Link, LinkState, Record, Samples
+from twinloop.sources.opcua.foreign import readable
 from twinloop.sources.opcua.options import OpcuaNode, status_name
 from twinloop.sources.opcua.values import Rows
 from twinloop.sources.source import Intake
@@ -54,7 +55,7 @@ def unit_of(information: Any) -> tuple[str, bool]:
             return _UNECE[code], True
     shown = getattr(information, "DisplayName", None)
     text = shown.Text if isinstance(shown, LocalizedText) else None
-    return (text.strip().replace("\N{DEGREE SIGN}", "deg"), False) if text else ("", False)
+    return (readable(text.strip()).replace("\N{DEGREE SIGN}", "deg"), False) if text else ("", False)
 
 
 class NodeTable:
@@ -114,7 +115,7 @@ class NodeTable:
         """
         arrival = self._intake.now_ns()
         strange = rows.handle >= len(self._nodes)
-        gone = ~strange & np.isin(rows.status & _CODE, _ADDRESS_CODES)
+        gone = ~strange & ~self.there(rows)
         records: list[Record] = []
         places = [int(place) for place in np.unique(rows.handle[gone])]
         for place in places:
@@ -131,6 +132,53 @@ class NodeTable:
         if letters:
             records.append(DeadLetters(letters))
         return records, samples, places
+
+    def there(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which rows are values of configured nodes, and not the news that a node is not there."""
+        known = rows.handle < len(self._nodes)
+        return known & ~np.isin(rows.status & _CODE, _ADDRESS_CODES)
+
+    def recall(self, place: int, rows: Rows, inside: npt.NDArray[np.bool_]) -> tuple[list[Record], int]:
+        """Records of values from a node's history, and the number of samples.
+
+        They say nothing of how the node is now, and a node without a tag has none.
+
+        Args:
+            place: the node's place.
+            rows: `handle` has no meaning.
+            inside: the rows wanted.
+        """
+        if self._series[place] < 0:
+            return [], 0
+        arrival = self._intake.now_ns()
+        records: list[Record] = []
+        count = int(inside.sum())
+        if count:
+            received = Received(
+                np.full(count, self._series[place], np.int32),
+                rows.source[inside],
+                rows.server[inside],
+                np.full(count, arrival, np.int64),
+                rows.value[inside],
+                rows.status[inside],
+                np.zeros(count, np.uint32),
+            )
+            records.append(Samples.pack(received, live=False))
+        if rows.others:
+            address = self._nodes[place].address
+            letters = [
+                DeadLetter(
+                    arrival,
+                    self._source,
+                    address,
+                    other.raw[:RAW_LIMIT],
+                    DeadReason.NOT_NUMERIC,
+                    f"{address}: its history holds {other.kind}, not a number",
+                )
+                for other in rows.others
+            ]
+            records.append(DeadLetters(letters))
+        return records, count
 
     def _numbers(
         self,

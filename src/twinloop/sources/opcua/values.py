@@ -95,6 +95,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.handle)
 
+    def take(self, which: npt.NDArray[np.bool_]) -> Rows:
+        """Some of the numbers; what was no number is left out."""
+        return Rows(
+            self.handle[which], self.value[which], self.status[which], self.source[which], self.server[which]
+        )
+
 
 def decode_values(body: bytes, count: int, *, handles: bool, start: int = 0) -> tuple[Rows, int]:
     """The `count` values that begin at `start`, and the position after them.

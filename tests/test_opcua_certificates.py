@@ -1,0 +1,71 @@
+"""The own certificate is made once and kept; a pin is one certificate and no other."""
+
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from support.uacerts import client_certificate
+from twinloop.sources.opcua.certificates import (
+    Pins,
+    decode_certificate,
+    describe,
+    fingerprint,
+    own_certificate,
+    read_certificate,
+    uri_of,
+)
+
+
+def test_the_own_certificate_is_made_once_and_its_key_is_its_owners(tmp_path: Path) -> None:
+    certificate, key = own_certificate(tmp_path, "plant-1")
+    before = certificate.read_bytes(), key.read_bytes()
+    assert own_certificate(tmp_path, "plant-1") == (certificate, key)
+    assert (certificate.read_bytes(), key.read_bytes()) == before
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    made = read_certificate(certificate)
+    assert uri_of(made).startswith("urn:")
+    assert uri_of(made).endswith(":twinloop:plant-1")
+    assert (made.not_valid_after_utc - made.not_valid_before_utc).days > 15 * 365
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own-certificate.der", "own-key.der"]
+
+
+def test_a_certificate_lost_between_two_starts_is_made_again_from_the_same_key(tmp_path: Path) -> None:
+    certificate, _ = own_certificate(tmp_path, "plant-1")
+    made = read_certificate(certificate)
+    certificate.unlink()  # as by a process killed between the two files
+    assert read_certificate(own_certificate(tmp_path, "plant-1")[0]).public_key() == made.public_key()
+
+
+def test_all_that_make_it_at_the_same_moment_have_the_same(tmp_path: Path) -> None:
+    def seen(_: int) -> tuple[bytes, bytes]:
+        certificate, key = own_certificate(tmp_path, "plant-1")
+        return certificate.read_bytes(), key.read_bytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(seen, range(4)))) == 1
+
+
+def test_a_pin_is_replaced_whole_and_read_in_either_form(tmp_path: Path) -> None:
+    pins = Pins(tmp_path / "trusted")
+    assert pins.load("dcs") is None
+    pem, _ = client_certificate(tmp_path)
+    first = read_certificate(pem)
+    pins.pin("dcs", first)
+    assert pins.load("dcs") == first
+    second = read_certificate(own_certificate(tmp_path, "p")[0])
+    pins.pin("dcs", second)
+    assert pins.load("dcs") == second
+    assert [path.name for path in (tmp_path / "trusted").iterdir()] == ["dcs.der"]
+    assert ("SHA-256", fingerprint(second)) in describe(second)
+    chain = (tmp_path / "trusted" / "dcs.der").read_bytes() * 2  # as servers send it with its issuer's
+    assert decode_certificate(chain) == second
+
+
+@pytest.mark.parametrize("data", [b"", b"\x30", b"\x30\x82", b"-----BEGIN CERTIFICATE-----\n", b"x" * 50])
+def test_what_is_no_certificate_is_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        decode_certificate(data)
