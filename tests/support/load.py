@@ -79,7 +79,12 @@ def _publish(port: int, per_s: float, at_once: int, tags: list[str]) -> None:
     client.connect("127.0.0.1", port)
     client.loop_start()
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def until_told() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=until_told, daemon=True).start()
     sent, began, told = 0, time.monotonic(), 0.0
     while not ended.wait(BATCH_S) or acknowledged[0] < sent:
         due = int((time.monotonic() - began) * per_s) if not ended.is_set() else 0

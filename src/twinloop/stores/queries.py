@@ -198,9 +198,9 @@ class LocalQueries:
     def dead_summary(self, start: int | None, end: int | None, *, settled: bool = False) -> pa.Table:
         """The same counted: `source origin reason count first last detail`, the most frequent first."""
 
-        def ask(listing: Listing, entries: list[Entry]) -> pa.Table:
+        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
             tally = Tally()
-            for part in self._dead_parts(listing, entries, start, end):
+            for part in self._dead_parts(listing, portions, start, end):
                 tally.add(part if settled else self._unsettled(part))
             return tally.table()
 
@@ -209,19 +209,20 @@ class LocalQueries:
     def each_dead(self, start: int | None, end: int | None, take: Callable[[pa.Table], None]) -> None:
         """Give `take` the dead letters of [start, end), a part at a time; now and then one comes again."""
 
-        def ask(listing: Listing, entries: list[Entry]) -> None:
-            for part in self._dead_parts(listing, entries, start, end):
+        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> None:
+            for part in self._dead_parts(listing, portions, start, end):
                 take(self._unsettled(part))
 
         self._ask(ask)
 
     def _dead_parts(
-        self, listing: Listing, entries: list[Entry], start: int | None, end: int | None
+        self, listing: Listing, portions: Iterator[list[Entry]], start: int | None, end: int | None
     ) -> Iterator[pa.Table]:
         low, high = _bounds(start, end)
         for segment in _meeting(listing, "dead", low, high):
             yield _with_time(_within(_read_whole(segment), low, high, None))
-        yield _with_time(_within(tables(entries, ["dead"])["dead"], low, high, None))
+        for entries in portions:
+            yield _with_time(_within(tables(entries, ["dead"])["dead"], low, high, None))
 
     def _unsettled(self, rows: pa.Table) -> pa.Table:
         return rows.filter(pa.array(~self._settled(rows))) if self._settled and len(rows) else rows
