@@ -105,7 +105,7 @@ class Loop:
 
     Args:
         parts: what to run on.
-        supervisors: called with `append` to make the keepers of the sources.
+        supervisors: called with `append` to make the supervisors of the sources.
     """
 
     def __init__(self, parts: Parts, supervisors: Callable[[Append], Sequence[Supervisor]]) -> None:
@@ -120,8 +120,8 @@ class Loop:
         self._outputs_cover = -1
         self._keeper = Keeper(parts.checkpoints, parts.log)
         self.last_cycle_s = time.monotonic()
-        self._keepers = list(supervisors(self.append))
-        self.supervisors = [each for each in self._keepers if not each.quiet]
+        self._all_supervisors = list(supervisors(self.append))
+        self.supervisors = [each for each in self._all_supervisors if not each.quiet]
 
     def append(self, record: Record, time_ns: int) -> Awaitable[int]:
         """Put a record into the log; awaiting gives its offset once durable."""
@@ -150,7 +150,7 @@ class Loop:
                 asyncio.create_task(self._checkpoint_now_and_then(), name="checkpoints"),
             ]
             clock = asyncio.create_task(self._cycles(self._began()), name="clock")
-            sources += [asyncio.create_task(each.run(), name=each.name) for each in self._keepers]
+            sources += [asyncio.create_task(each.run(), name=each.name) for each in self._all_supervisors]
             ended = asyncio.create_task(_until_stopped(stop, sources), name="stop")
             workers += [clock, ended]
             done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
@@ -312,7 +312,7 @@ class Loop:
 
     async def _hear_out(self, sources: Sequence[asyncio.Task[None]]) -> None:
         """Take what the sources have heard already, let them close, and wait until all is durable."""
-        for each in self._keepers:
+        for each in self._all_supervisors:
             each.stop()
         _, late = await asyncio.wait(sources, timeout=HEAR_OUT_S) if sources else (set(), set())
         for task in late:
@@ -320,7 +320,7 @@ class Loop:
             task.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(HEAR_OUT_S):
-                for each in self._keepers:
+                for each in self._all_supervisors:
                     await each.drained()
 
     async def _finish(self, workers: Sequence[asyncio.Task[None]], deadline_s: float | None) -> None:
