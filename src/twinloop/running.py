@@ -20,6 +20,7 @@ from twinloop.config.plantfile import read
 from twinloop.loop.metrics import Metrics, quantile
 from twinloop.loop.supervise import LinkPhase
 from twinloop.loop.sync import Loop
+from twinloop.memory import few_arenas
 from twinloop.records import Event, EventKind, Outputs, Snapshot
 from twinloop.screen import AssetRow, CycleFigures, Note, PlantView, TagRow
 from twinloop.status import Reason
@@ -58,6 +59,7 @@ async def running(
         StartError: the port or the data directory is taken; nothing was started.
         LogError: a log failed, at the start or under way.
     """
+    few_arenas()
     loaded = read(path, env)
     for warning in loaded.warnings:
         _log.warning("%s", warning)

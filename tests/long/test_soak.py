@@ -72,7 +72,9 @@ def test_half_an_hour_at_two_thousand_samples_a_second_costs_no_memory_and_no_la
                 lag.append(told["twinloop_fold_lag_seconds"])
             live.stop()
             eventually(
-                lambda: figures(web)['twinloop_source_samples_received{source="field"}'] >= live.sent, bool
+                lambda: figures(web)['twinloop_source_samples_received{source="field"}'] >= live.sent,
+                bool,
+                600,
             )
             after, peak = figures(web), peak_mib(run.process.pid)
             assert run.stop(within_s=60) == 0, "\n".join(run.lines)

@@ -87,8 +87,8 @@ def is_damage(error: sqlite3.Error, path: Path) -> bool:
     return code not in _SURROUNDINGS
 
 
-def in_words(error: Exception) -> str:
-    """What went wrong with a log's disk, and what a person can do about it."""
+def in_words(error: Exception, where: Path | None = None) -> str:
+    """What went wrong with a log's disk, and what a person can do about it; `where` is looked at, too."""
     code = getattr(error, "sqlite_errorcode", None)
     number = getattr(error, "errno", None)
     if (code is not None and code & 0xFF == sqlite3.SQLITE_FULL) or number in {errno.ENOSPC, errno.EDQUOT}:
@@ -96,7 +96,9 @@ def in_words(error: Exception) -> str:
             f"the disk is full ({error}). Free some space or lower `log: max_size`, then start again: "
             "everything acknowledged is safe, and what was not is sent again by sources that can"
         )
-    if (code is not None and code & 0xFF == sqlite3.SQLITE_READONLY) or number == errno.EROFS:
+    # SQLite cannot open what it cannot write its write-ahead log beside, and does not say why.
+    refused = where is not None and where.exists() and not os.access(where, os.W_OK)
+    if refused or (code is not None and code & 0xFF == sqlite3.SQLITE_READONLY) or number == errno.EROFS:
         return f"the disk is read-only ({error}). Make it writable and start again: nothing is lost"
     return str(error)
 
@@ -145,7 +147,7 @@ def open_file(path: Path, *, durable: bool) -> sqlite3.Connection:
         db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         db.execute(_SCHEMA)
     except (OSError, sqlite3.Error) as error:
-        raise LogError(f"the log file {path} cannot be opened: {in_words(error)}") from error
+        raise LogError(f"the log file {path} cannot be opened: {in_words(error, path.parent)}") from error
     return db
 
 

@@ -98,7 +98,7 @@ def open_log(directory: Path, begin: int, *, durable: bool) -> Opened:
         closed = [_closed(path, first_offset(following) - 1) for path, following in pairwise(paths)]
         last, newest_ns = newest_entry(db) or (first_offset(current) - 1, 0)
     except (OSError, sqlite3.Error) as error:
-        raise LogError(f"the log {directory} cannot be opened: {in_words(error)}") from error
+        raise LogError(f"the log {directory} cannot be opened: {in_words(error, directory)}") from error
     return Opened(closed, current, db, last, newest_ns)
 
 

@@ -17,6 +17,7 @@ from typing import Final
 import pyarrow as pa
 
 from twinloop.errors import StoreBusy
+from twinloop.memory import give_back
 from twinloop.records import Outputs
 from twinloop.stores.latest import Latest, latest_path, remove_old
 from twinloop.stores.rows import KINDS, SCHEMAS, Entry, by_time, first_stored, tables
@@ -195,6 +196,8 @@ class LocalStore:
         self._pending_bytes = 0
         self._seals += 1
         self._after_seal()
+        del made
+        give_back()
 
     def close(self) -> None:
         """Seal what is pending; everything written stays.
