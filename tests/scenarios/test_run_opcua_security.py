@@ -39,6 +39,8 @@ def fetched(url: str) -> str:
         return str(answer.read().decode())
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_a_plant_with_security_from_the_first_start_to_the_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,22 +97,3 @@ async def test_a_plant_with_security_from_the_first_start_to_the_second(
     assert SECRET.encode() not in kept
     assert SECRET not in "".join(said)
     assert "Traceback" not in "".join(said)
-
-
-async def test_trust_says_why_there_is_nothing_to_pin(tmp_path: Path) -> None:
-    plant = tmp_path / "plant.yaml"
-    text = PLANT.format(url="opc.tcp://127.0.0.1:1", port=0)
-    plant.write_text(text.replace("    security: {policy: Basic256Sha256, mode: SignAndEncrypt}\n", ""))
-    env = {"DCS_PASSWORD": SECRET}
-    for arguments, why in (
-        (("dcs",), "is not OPC UA with a security policy"),
-        (("other",), "no source 'other'; the plant file has dcs"),
-        ((), "no source needs a pinned certificate"),
-    ):
-        done = await asyncio.to_thread(command, "trust", plant, *arguments, env=env)
-        assert done.returncode == 2
-        assert why in done.stderr
-    plant.write_text(text)
-    gone = await asyncio.to_thread(command, "trust", plant, env=env)
-    assert gone.returncode == 1
-    assert "not pinned: dcs: opc.tcp://127.0.0.1:1: connection refused" in gone.stdout
