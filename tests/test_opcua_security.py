@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import io
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,8 +15,12 @@ import pytest_asyncio
 
 from support.nodeopcua import NodeServer, node_server
 from support.uacerts import client_certificate
+from support.uaproxy import network
 from support.uaserver import FakeIntake, UaServer, collect, received, ua_server
-from twinloop.errors import LinkError
+from twinloop.cli.trust import trust
+from twinloop.errors import ConfigError, LinkError
+from twinloop.loop.supervise import Backoff, Supervisor
+from twinloop.records import Record
 from twinloop.sources.opcua.certificates import fingerprint, read_certificate
 from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
 from twinloop.sources.opcua.trust import pin_server
@@ -184,6 +190,84 @@ async def test_a_password_is_not_sent_in_clear_text_unless_that_is_asked_for(
         assert await values(dataclasses.replace(asked, insecure=True)) == [3.0]
     assert any("sent in clear text" in line for line in caplog.messages)
     assert SECRET not in caplog.text
+
+
+async def test_a_server_that_refuses_is_asked_once_a_step_and_named_once(
+    server: NodeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def append(record: Record, stamp: int) -> int:  # noqa: ARG001 - a log that takes everything
+        return 0
+
+    async with network(server.url) as way:
+        asked = options(way.url, tmp_path, username="operator", password=f"wrong-{SECRET}")
+        await pin_server(asked)
+        before = way.connections
+        enough = asyncio.Event()
+        steps: list[float] = []
+
+        def draw() -> float:
+            steps.append(1.0)
+            if len(steps) == 3:
+                enough.set()
+            return 1.0
+
+        backoff = Backoff(first_s=0.2, longest_s=0.2, draw=draw)
+        supervisor = Supervisor(OpcuaSource(asked, FakeIntake()), append, backoff=backoff)
+        running = asyncio.create_task(supervisor.run())
+        async with asyncio.timeout(20):
+            await enough.wait()
+        supervisor.stop()
+        await running
+        assert supervisor.figures.attempts == len(steps)
+    # One attempt asks for the endpoints, whose certificate is compared, and opens a session.
+    assert way.connections - before <= 2 * supervisor.figures.attempts
+    refused = [line for line in caplog.messages if "user 'operator' was refused" in line]
+    assert len(refused) == 1
+
+
+PLANT = """\
+plant: test
+data_dir: ./data
+sources:
+  dcs:
+    type: opcua
+    url: {url}
+    security: {{policy: {policy}}}
+    nodes:
+      "ns=2;s={{asset}}": temperature
+tags:
+  temperature: {{unit: degC}}
+assets:
+  T: {{tags: [temperature]}}
+"""
+
+
+async def test_trust_shows_the_certificate_pins_it_and_says_why_where_it_cannot(
+    server: NodeServer, tmp_path: Path
+) -> None:
+    plant = tmp_path / "plant.yaml"
+    plant.write_text(PLANT.format(url=server.url, policy="Basic256Sha256"))
+    shown, again = io.StringIO(), io.StringIO()
+    assert await trust(plant, {}, None, shown) == 0
+    pin = tmp_path / "data" / "trusted" / "dcs.der"
+    assert f"pinned in {pin}" in shown.getvalue()
+    assert fingerprint(read_certificate(pin)) in shown.getvalue()
+    assert "own-certificate.der" in shown.getvalue()
+    assert await trust(plant, {}, "dcs", again) == 0
+    assert "was pinned already" in again.getvalue()
+    pin.write_bytes(client_certificate(tmp_path)[0].read_bytes())
+    assert await trust(plant, {}, "dcs", again) == 0
+    assert "it replaces SHA-256 " in again.getvalue()
+    with pytest.raises(ConfigError, match="no source 'other'; the plant file has dcs"):
+        await trust(plant, {}, "other", again)
+    plant.write_text(PLANT.format(url="opc.tcp://127.0.0.1:1", policy="Basic256Sha256"))
+    assert await trust(plant, {}, "dcs", again) == 1
+    assert "not pinned: dcs: opc.tcp://127.0.0.1:1: connection refused" in again.getvalue()
+    plant.write_text(PLANT.format(url=server.url, policy="None"))
+    with pytest.raises(ConfigError, match="is not OPC UA with a security policy"):
+        await trust(plant, {}, "dcs", again)
+    with pytest.raises(ConfigError, match="no source needs a pinned certificate"):
+        await trust(plant, {}, None, again)
 
 
 @pytest.mark.long
