@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import json
+import math
 import os
 import random
 import subprocess
@@ -45,6 +47,9 @@ TAGS: Final = ("temperature", "pressure", "flow_rate")
 HOT: Final = 0.8
 """Share of the first tag: what is redelivered after a kill must be more than the fold remembers of it."""
 BURST: Final = 1500
+LATE: Final = 0.05
+"""Share of the samples that are sent up to `LATE_S` after their time: the filter rewinds for them."""
+LATE_S: Final = 3.0
 PLANT: Final = """
 plant: storm
 data_dir: ./data
@@ -86,6 +91,7 @@ class Load:
         self._client.connect("127.0.0.1", self.port)
         self._client.loop_start()
         self._stop = threading.Event()
+        self._held: list[tuple[float, str, str]] = []
         self._thread = threading.Thread(target=self._publish)
         self._thread.start()
 
@@ -103,7 +109,15 @@ class Load:
                 self.sent[f"R101.{tag}", 1000 * newest_us] = value
                 stamp = datetime.fromtimestamp(newest_us // 10**6, UTC).strftime("%Y-%m-%dT%H:%M:%S")
                 text = json.dumps({"value": value, "timestamp": f"{stamp}.{newest_us % 10**6:06d}Z"})
-                self._client.publish(f"reactor/R101/sensor/{tag}", text, qos=1)
+                late_s = draw.uniform(0, LATE_S) if draw.random() < LATE else 0.0
+                heapq.heappush(self._held, (newest_us + late_s * 1e6, tag, text))
+            self._send_due(time.time() * 1e6)
+        self._send_due(math.inf)
+
+    def _send_due(self, now_us: float) -> None:
+        while self._held and self._held[0][0] <= now_us:
+            _, tag, text = heapq.heappop(self._held)
+            self._client.publish(f"reactor/R101/sensor/{tag}", text, qos=1)
 
     def stop(self) -> None:
         """Return when the broker has acknowledged everything."""
