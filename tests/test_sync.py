@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -142,12 +143,17 @@ async def test_a_damaged_checkpoint_costs_time_and_nothing_else(
 async def test_a_checkpoint_whose_state_no_longer_fits_is_passed_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await run(tmp_path, Heard(rows(50)))
+    await run(tmp_path, Heard(rows(30)))
+    before = shutil.copytree(tmp_path / "checkpoints", tmp_path / "before")
+    await run(tmp_path, Heard(rows(20, first=30)))
+    shutil.rmtree(tmp_path / "checkpoints")
+    before.rename(tmp_path / "checkpoints")
     change = Change(whole=True, time_ns=0, small=b"another version's state", arrays=())
-    Checkpoints(tmp_path / "checkpoints").save(50, change)
+    Checkpoints(tmp_path / "checkpoints").save(40, change)
     await run(tmp_path, Heard(rows(50, first=50)))
     assert stored(tmp_path) == VALUES[:100]
-    assert "is not used" in caplog.text
+    assert "the checkpoint at offset 40 is not used" in caplog.text
+    assert "on from the checkpoint at offset 30" in caplog.text
 
 
 async def test_a_store_that_is_busy_gets_everything_later_and_once(tmp_path: Path) -> None:
