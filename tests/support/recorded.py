@@ -17,6 +17,7 @@ from twinloop.records import (
     Outputs,
     Record,
     Samples,
+    Thinned,
     Tick,
 )
 from twinloop.stages.estimate import EstimateStage
@@ -81,7 +82,15 @@ def recorded_records() -> list[Record]:
         made += [Samples.pack(received), Tick(arrival, [_S], int(second % 5 == 4))]
     letter = DeadLetter(_START, "field", "a/b", b"\x00\xff{", DeadReason.UNDECODABLE, "not JSON")
     lost = Link(_START, "field", LinkState.ADDRESS_LOST, "ns=2;s=X", "no such node")
-    return [*made, DeadLetters([letter]), lost, Alive(_START + 31 * _S, [0, 1]), Tick(_START + 60 * _S, [_S])]
+    thinned = Samples(made[1].columns, thinned=Thinned([1, 2], [_START, _START + _S], 3, 17))  # type: ignore[union-attr]
+    return [
+        *made,
+        thinned,
+        DeadLetters([letter]),
+        lost,
+        Alive(_START + 31 * _S, [0, 1]),
+        Tick(_START + 60 * _S, [_S]),
+    ]
 
 
 def recorded_outputs() -> list[Outputs]:
