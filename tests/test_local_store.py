@@ -23,7 +23,7 @@ from twinloop.stores.latest import latest_path
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
 from twinloop.stores.rows import tables
-from twinloop.stores.segments import footer, list_segments
+from twinloop.stores.segments import Segment, footer, list_segments, write_segment
 
 TAG = NAMES[0]
 
@@ -324,3 +324,26 @@ def test_an_entry_with_nothing_in_it_is_covered_too(tmp_path: Path, queries: Loc
     assert store.covered == 0
     assert LocalStore(tmp_path, NAMES).covered == 0
     assert isinstance(queries.latest([]), pa.Table)
+
+
+def test_leftovers_that_cannot_be_removed_at_the_start_are_removed_before_the_next_seal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else that seal would commit them: events of a crash would be there twice."""
+    event = Event(T0, "R101", EventKind.HEALTH)
+    left = Segment(0, 1, "events", tmp_path)
+    write_segment(left, tables([(0, Outputs(0, T0, events=[event]))])["events"])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        store = LocalStore(tmp_path, NAMES)
+        store.write([(offset, Outputs(offset, T0, events=[event])) for offset in range(3)])
+        with pytest.raises(StoreBusy, match="Read-only"):
+            store.seal()
+    assert "leftovers stay" in caplog.text
+    store.seal()
+    assert not left.path.exists()
+    assert len(LocalQueries(tmp_path, NAMES, UNITS, lambda _after: []).events(None, None)) == 3

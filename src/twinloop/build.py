@@ -278,7 +278,10 @@ def _stores(place: Workplace, checkpoints: Checkpoints) -> tuple[LocalStore, Log
     first_output = min((offset for offset, _ in read_entries(directory / "outputs", -1, 1)), default=_NOTHING)
     # What is not sealed dies with a log in memory: seal it sooner.
     seal_s = _MEMORY_SEAL_S if isinstance(config, MemoryLogConfig) else SEAL_AFTER_S
-    store = LocalStore(directory / "store", names, redeliverable_from=first_output, seal_after_s=seal_s)
+    try:
+        store = LocalStore(directory / "store", names, redeliverable_from=first_output, seal_after_s=seal_s)
+    except OSError as error:
+        raise StartError(f"the store {directory / 'store'} cannot be used: {error}") from error
     if isinstance(config, MemoryLogConfig):
         size, drop = config.max_size, Overflow(config.overflow) is Overflow.DROP_OLDEST
         log_in_memory = MemoryLog(max_bytes=size, drop_oldest=drop)

@@ -94,6 +94,7 @@ class Watch:
     def __init__(self, plant: Plant, live: Publisher) -> None:
         self._plant, self._live = plant, live
         self.lags_s: list[float] = []
+        plant.newest()  # the first question loads what asks it
 
     def until(self, holds: Callable[[], bool], within_s: float) -> None:
         deadline = time.monotonic() + within_s
@@ -149,21 +150,21 @@ def test_ten_million_samples_the_store_lacks_are_drained_while_live_data_stays_w
             disk.read_only()
             began = time.monotonic()
             count = flood(plant.port)
-            eventually(lambda: samples_judged(plant), lambda judged: judged >= count, 900)
+            eventually(lambda: samples_judged(plant), lambda judged: judged >= count, 1800)
             flooded_s = time.monotonic() - began
             backlog = figures(plant.web)["twinloop_store_lag_entries"]
-            live = Publisher(plant.port, LIVE_PER_S, TAGS, at_once=20)
-            away = Watch(plant, live)
-            for _ in range(10):
-                away.look()
-            disk.writable()
-            before, began = figures(plant.web), time.monotonic()
-            drain = Watch(plant, live)
-            drain.until(lambda: run.heard("writing again") and is_sealed(plant), 600)
-            drained_s = time.monotonic() - began
-            after = figures(plant.web)
-            live.stop()
-            peak = peak_mib(run.process.pid)
+            with Publisher(plant.port, LIVE_PER_S, TAGS, at_once=20) as live:
+                away = Watch(plant, live)
+                for _ in range(10):
+                    away.look()
+                disk.writable()
+                before, began = figures(plant.web), time.monotonic()
+                drain = Watch(plant, live)
+                drain.until(lambda: run.heard("writing again") and is_sealed(plant), 600)
+                drained_s = time.monotonic() - began
+                after = figures(plant.web)
+                live.stop()
+                peak = peak_mib(run.process.pid)
             assert run.stop(within_s=60) == 0, "\n".join(run.lines)
         missed = after["twinloop_cycles_missed_total"] - before["twinloop_cycles_missed_total"]
         p99 = p99_s(before, after)
@@ -191,20 +192,20 @@ def test_ten_million_samples_not_folded_yet_are_folded_while_live_data_is_acknow
         with running(plant.path) as run:
             run.says("connected", START_S)
             count = flood(plant.port)
-            eventually(lambda: samples_judged(plant), lambda judged: judged >= count, 900)
+            eventually(lambda: samples_judged(plant), lambda judged: judged >= count, 1800)
             run.process.kill()
         forget_what_was_folded(plant)
         with running(plant.path) as run:
             run.says("connected", START_S)
             began = time.monotonic()
-            live = Publisher(plant.port, LIVE_PER_S, TAGS, at_once=20)
-            eventually(lambda: plant.newest() >= 0, bool, 900)
-            caught_up_s = time.monotonic() - began
-            told = figures(plant.web)
-            behind = live.sent - live.acknowledged
-            eventually(lambda: figures(plant.web)["twinloop_fold_lag_seconds"] == 0, bool, 60)
-            live.stop()
-            peak, memory = peak_mib(run.process.pid), memory_mib(run.process.pid)
+            with Publisher(plant.port, LIVE_PER_S, TAGS, at_once=20) as live:
+                eventually(lambda: plant.newest() >= 0, bool, 900)
+                caught_up_s = time.monotonic() - began
+                told = figures(plant.web)
+                behind = live.sent - live.acknowledged
+                eventually(lambda: figures(plant.web)["twinloop_fold_lag_seconds"] == 0, bool, 60)
+                live.stop()
+                peak, memory = peak_mib(run.process.pid), memory_mib(run.process.pid)
             assert run.stop(within_s=60) == 0, "\n".join(run.lines)
         with capsys.disabled():
             print(  # noqa: T201 - the figures this test is for

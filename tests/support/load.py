@@ -64,6 +64,10 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
+        self._thread.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def _publish(port: int, per_s: float, at_once: int, tags: list[str]) -> None:

@@ -19,6 +19,7 @@ from twinloop.records import (
     Record,
     Samples,
     Started,
+    Thinned,
     Tick,
 )
 from twinloop.stages.estimate import EstimateStage
@@ -85,7 +86,9 @@ def recorded_records() -> list[Record]:
     lost = Link(_START, "field", LinkState.ADDRESS_LOST, "ns=2;s=X", "no such node")
     set_back, start = ClockSet(_START + 20 * _S, -11 * _S), Started(_START + 50 * _S)
     alive = Alive(_START + 31 * _S, [0, 1])
-    return [*made, DeadLetters([letter]), lost, alive, set_back, start, Tick(_START + 60 * _S, [_S])]
+    thinned = Samples(made[1].columns, thinned=Thinned([1, 2], [_START, _START + _S], 3, 17))  # type: ignore[union-attr]
+    end = Tick(_START + 60 * _S, [_S])
+    return [*made, thinned, DeadLetters([letter]), lost, alive, set_back, start, end]
 
 
 def recorded_outputs() -> list[Outputs]:

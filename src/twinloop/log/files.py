@@ -318,7 +318,7 @@ def _read_file(
         if not path.exists():
             return
         if not is_damage(error, path):
-            raise LogError(f"the log file {path} cannot be read: {error}") from error
+            raise LogError(f"the log file {path} cannot be read: {in_words(error, path.parent)}") from error
         if path not in _reported:
             _reported.add(path)
             upto = "its end" if following is None else f"{first_offset(following) - 1}"

@@ -116,6 +116,11 @@ class LocalStore:
         self._clock = clock
         directory.mkdir(parents=True, exist_ok=True)
         self._damage = _tidy(directory, redeliverable_from)
+        self._cleared = False
+        try:
+            self._clear()
+        except OSError as error:
+            logger.warning("%s: leftovers stay until it can be written: %s", directory, error)
         self._listing = list_segments(directory)
         self._covered = self._listing.covered
         self._latest = Latest.at(directory, names, self._listing)
@@ -182,6 +187,7 @@ class LocalStore:
         first, last = self._covered + 1, self._pending[-1][0]
         made = tables(self._pending)
         try:
+            self._clear()
             self._update_latest(made, last)
             for kind in _COMMIT_LAST:
                 if kind == "samples" or len(made[kind]):
@@ -198,6 +204,12 @@ class LocalStore:
         self._after_seal()
         del made
         give_back()
+
+    def _clear(self) -> None:
+        """Once, before anything is written: a seal would commit what a crash left beyond `covered`."""
+        if not self._cleared:
+            _clear(self._directory)
+            self._cleared = True
 
     def close(self) -> None:
         """Seal what is pending; everything written stays.
@@ -303,16 +315,20 @@ def _merge(directory: Path, chosen: list[Segment]) -> Segment | None:
     return None
 
 
-def _tidy(directory: Path, redeliverable_from: int) -> list[Damage]:
-    """Set damaged segments aside, and remove what crashes and merges left behind."""
+def _clear(directory: Path) -> None:
+    """Remove what crashes and merges left behind. Raises OSError."""
     for path in directory.glob(f"*{TEMPORARY}"):
         path.unlink()
-    damage: list[Damage] = []
-    while (damaged := _first_damaged(directory)) is not None:
-        damage.append(_set_aside(damaged, redeliverable_from))
     listing = list_segments(directory)
     _remove(directory, [*listing.superseded, *listing.uncommitted])
     remove_old(directory, [latest_path(directory, listing.covered)])
+
+
+def _tidy(directory: Path, redeliverable_from: int) -> list[Damage]:
+    """Set damaged segments aside."""
+    damage: list[Damage] = []
+    while (damaged := _first_damaged(directory)) is not None:
+        damage.append(_set_aside(damaged, redeliverable_from))
     return damage
 
 
