@@ -185,6 +185,11 @@ def test_a_killed_twin_goes_on_with_everything_it_had(
         assert run.stop() == 0
 
 
+def _aside_from_age(row: dict[str, str]) -> dict[str, str]:
+    """A row without what silence does to it: a busy machine may take long to ask."""
+    return {name: text for name, text in row.items() if name not in {"status", "reasons"}}
+
+
 def test_latest_and_windows_are_answered_while_the_twin_runs(
     tmp_path: Path, broker: Mosquitto, publisher: Publisher
 ) -> None:
@@ -196,7 +201,8 @@ def test_latest_and_windows_are_answered_while_the_twin_runs(
         publisher.send("reactor/R101/sensor/pressure", b"2.5")
         latest = eventually(lambda: query(plant, "latest"), lambda rows: len(rows) == 2)
         asked = command("query", plant, "latest", "--format", "csv")
-        assert list(csv.DictReader(io.StringIO(asked.stdout))) == latest, "from another process"
+        again = list(csv.DictReader(io.StringIO(asked.stdout)))
+        assert list(map(_aside_from_age, again)) == list(map(_aside_from_age, latest)), "from another process"
         window = query(plant, "window", "R101.temperature", every="1m")
         assert window == [
             {
