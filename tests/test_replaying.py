@@ -14,7 +14,7 @@ from support.twin import command
 from test_fold import START, new_fold, samples, tick
 from twinloop.build import build_fold, workplace
 from twinloop.cli.diff import render_difference
-from twinloop.compare import compare
+from twinloop.compare import Turn, compare
 from twinloop.config.plantfile import load
 from twinloop.errors import ConfigError, QueryError
 from twinloop.log.dictionary import Dictionary
@@ -108,11 +108,18 @@ async def test_a_changed_rule_shows_as_the_samples_and_events_it_alters(plant: P
     assert spike.examples[0].value == 90.0
     assert "SPIKE" not in spike.examples[0].a
     assert "SPIKE" in spike.examples[0].b
+    assert found.severities == []
     assert found.compared == 222
     assert (found.only_a, found.only_b, found.values_otherwise) == (0, 0, 0)
     back = compare(tmp_path / "tried", plant.parent / "data")
     assert [(each.added, each.gone) for each in back.judgements if each.reason == "SPIKE"] == [(0, 1)]
     assert (back.events_added, back.events_gone) == (found.events_gone, found.events_added)
+
+
+async def test_what_a_narrower_range_makes_bad_is_counted_by_severity(plant: Path, tmp_path: Path) -> None:
+    await replay(plant, tmp_path / "tried", config=other(plant, "range: [-50, 400]", "range: [-50, 89]"))
+    found = compare(plant.parent / "data", tmp_path / "tried")
+    assert found.severities == [Turn("R101.temperature", "Uncertain", "Bad", 2)]
 
 
 async def test_a_changed_noise_shows_as_the_distance_of_estimates_and_model_states(

@@ -17,12 +17,13 @@ import pyarrow as pa
 from twinloop.errors import QueryError
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.files import read_entries
+from twinloop.present import time_text
 from twinloop.records import Outputs, decode_outputs
 from twinloop.replaying import read_report
 from twinloop.status import Reason, format_reasons, severity_name
 from twinloop.stores.queries import LocalQueries
 
-__all__ = ["Difference", "Estimates", "EventChange", "Example", "Judgement", "Model", "compare"]
+__all__ = ["Difference", "Estimates", "EventChange", "Example", "Judgement", "Model", "Turn", "compare"]
 
 EXAMPLES: Final = 3
 EDGE_NS: Final = 1_000_000_000
@@ -38,6 +39,15 @@ class Example(msgspec.Struct, frozen=True):
     value: float | None
     a: str
     b: str
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """How many of a tag's samples have one severity in A (`before`) and another in B (`after`)."""
+
+    tag: str
+    before: str
+    after: str
+    count: int
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -95,7 +105,7 @@ class Difference(msgspec.Struct, kw_only=True):
         judged_otherwise, values_otherwise: how many of them differ in status or reasons, in value.
         only_a, only_b: samples that one side alone has.
         events_added, events_gone: events only B has, only A has.
-        judgements, events, estimates, models: where; empty where nothing differs.
+        severities, judgements, events, estimates, models: where; empty where nothing differs.
     """
 
     a: str
@@ -109,6 +119,7 @@ class Difference(msgspec.Struct, kw_only=True):
     only_b: int = 0
     events_added: int = 0
     events_gone: int = 0
+    severities: list[Turn] = []
     judgements: list[Judgement] = []
     events: list[EventChange] = []
     estimates: list[Estimates] = []
@@ -251,6 +262,7 @@ def _compare_tag(found: Difference, window: _Window, name: str, a: _Rows, b: _Ro
     otherwise = np.flatnonzero((a.status[at] != b.status[bt]) | (a.reasons[at] != b.reasons[bt]))
     found.judged_otherwise += len(otherwise)
     if len(otherwise):
+        found.severities += _turns(name, a.status[at[otherwise]], b.status[bt[otherwise]])
         found.judgements += _judgements(name, a, b, at[otherwise], bt[otherwise])
     estimates = _distance(time, a.estimate[at], b.estimate[bt])
     if estimates is not None:
@@ -261,6 +273,13 @@ def _alone(rows: _Rows, matched: npt.NDArray[np.intp], window: _Window) -> int:
     alone = np.ones(len(rows.time), bool)
     alone[matched] = False
     return int(np.count_nonzero(alone & window.is_inside(rows.arrival)))
+
+
+def _turns(name: str, before: npt.NDArray[np.uint32], after: npt.NDArray[np.uint32]) -> list[Turn]:
+    """Which severities became which."""
+    pairs = zip(before.tolist(), after.tolist(), strict=True)
+    counts = Counter((severity_name(each), severity_name(other)) for each, other in pairs)
+    return [Turn(name, *turn, count) for turn, count in sorted(counts.items()) if turn[0] != turn[1]]
 
 
 def _judgements(
@@ -339,7 +358,7 @@ def _events(side: _Side, window: _Window) -> Counter[_EventKey]:
 def _told(event: _EventKey) -> str:
     time, _, _, before, after, why = event
     change = " -> ".join(part for part in (before, after) if part)
-    return " ".join(part for part in (f"{np.datetime64(time, 'ns')}Z", change, why) if part)
+    return " ".join(part for part in (time_text(time), change, why) if part)
 
 
 def _compare_models(found: Difference, window: _Window, left: _Side, right: _Side) -> None:

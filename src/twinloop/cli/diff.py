@@ -55,6 +55,7 @@ def _sections(found: Difference, *, terminal: bool) -> Sequence[str]:
     parts = [head]
     if found.is_none:
         parts.append("nothing differs\n")
+    turns = [(each.tag, each.before, each.after, str(each.count)) for each in found.severities]
     judged = [
         (each.tag, each.reason or "(status)", str(each.added), str(each.gone), _examples(each.examples))
         for each in found.judgements
@@ -71,6 +72,7 @@ def _sections(found: Difference, *, terminal: bool) -> Sequence[str]:
         for each in found.models
     ]
     titled = (
+        ("severities", "tag A B samples", turns),
         ("samples judged otherwise", "tag reason added gone examples", judged),
         ("events", "kind subject added gone examples", events),
         ("estimates", "tag compared max max_at rms", estimates),
