@@ -140,8 +140,9 @@ def measure(tags: int, folder: Path) -> None:
         written.append(size_of(folder) - before)
     middle = sorted(on_the_fold)[2], sorted(elsewhere)[2], sorted(written)[2]
     told(tags, "what a minute changed (median of 5)", *middle)
+    before = size_of(folder)
     took, _ = timed(checkpoints.merge)
-    told(tags, "merge of base and increments", None, took, size_of(folder) // 2)
+    told(tags, "merge of base and increments", None, took, size_of(folder) - before)
     again, _ = plant(tags)
     took, checkpoint = timed(lambda: next(Checkpoints(folder / "checkpoints").load()))
     more, _ = timed(lambda: again.adopt(checkpoint.state))
