@@ -61,22 +61,23 @@ def test_half_an_hour_at_two_thousand_samples_a_second_costs_no_memory_and_no_la
     (tmp_path / "broker").mkdir()
     with mosquitto(tmp_path / "broker") as broker:
         plant.write_text(PLANT.format(port=broker.port, web=web, assets=assets))
-        with running(plant) as run, Publisher(broker.port, PER_S, topics) as live:
+        with running(plant) as run:
             run.says("connected", START_S)
-            before, began = figures(web), time.monotonic()
-            while (now_s := time.monotonic() - began) < SOAK_S:
-                time.sleep(LOOK_S)  # between two measurements
-                told = figures(web)
-                at_s.append(now_s)
-                memory.append(memory_mib(run.process.pid))
-                lag.append(told["twinloop_fold_lag_seconds"])
-            live.stop()
-            eventually(
-                lambda: figures(web)['twinloop_source_samples_received{source="field"}'] >= live.sent,
-                bool,
-                600,
-            )
-            after, peak = figures(web), peak_mib(run.process.pid)
+            with Publisher(broker.port, PER_S, topics) as live:
+                before, began = figures(web), time.monotonic()
+                while (now_s := time.monotonic() - began) < SOAK_S:
+                    time.sleep(LOOK_S)  # between two measurements
+                    told = figures(web)
+                    at_s.append(now_s)
+                    memory.append(memory_mib(run.process.pid))
+                    lag.append(told["twinloop_fold_lag_seconds"])
+                live.stop()
+                eventually(
+                    lambda: figures(web)['twinloop_source_samples_received{source="field"}'] >= live.sent,
+                    bool,
+                    600,
+                )
+                after, peak = figures(web), peak_mib(run.process.pid)
             assert run.stop(within_s=60) == 0, "\n".join(run.lines)
     stored = different = 0
     with twinloop.open(plant) as asked:

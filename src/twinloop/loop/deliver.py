@@ -133,9 +133,10 @@ class StoreReader:
             return False
         try:
             entries = self._read(self._followed)
-        except LogGap:  # trimmed since, and so the store has it
-            self._followed = None
-            return False
+        except LogGap as gap:  # trimmed since, and so the store has it, or dropped for good
+            begun = follower.begin(self._store.covered)
+            self._followed = None if begun is None else max(begun, gap.last)
+            return begun is not None
         if entries:
             follower.add(entries)
             self._followed = entries[-1][0]
