@@ -221,6 +221,17 @@ def test_while_a_clock_set_back_is_not_proved_no_asset_is_in_sync() -> None:
     assert healths == ["IN_SYNC"] * 2 + ["STALE"] * 11 + ["IN_SYNC"] * 2
 
 
+def test_once_a_clock_set_back_is_proved_estimates_and_health_go_by_it() -> None:
+    fold, hour = new_fold(), 3600
+    for offset, second in enumerate([hour, hour + 1, *range(BACK_SAMPLES + 5)]):
+        rows = fold.step(2 * offset, samples(second, (0, 60.0 + 0.1 * offset), (1, 2.0))).batch()
+        (shot,) = fold.step(2 * offset + 1, tick(second)).snapshots
+    assert not (rows.reasons & Reason.LATE).any()
+    assert shot.health.value == "IN_SYNC", shot.why
+    assert fold.estimate.time_ns.tolist() == [START + (BACK_SAMPLES + 4) * SECOND] * 2
+    assert abs(rows.estimate[0] - rows.value[0]) < 3
+
+
 def test_every_tick_gives_a_snapshot_and_an_overrun_is_named() -> None:
     fold = new_fold()
     fold.step(0, samples(0, (0, 60.0), (1, 2.0)))
