@@ -7,7 +7,9 @@ and a tag may come twice in a batch at irregular times. `fastmath` stays off: bi
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar, cast
@@ -21,6 +23,8 @@ __all__ = ["kernel"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+_log = logging.getLogger("twinloop.start")
 
 _OPTIONS: Final[dict[str, Any]] = {"nogil": True, "error_model": "numpy"}
 _caching: Any = numba.core.caching
@@ -61,16 +65,25 @@ class _Cache(_caching.FunctionCache):  # type: ignore[misc]
     _impl_class = _Files
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = None
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception:  # noqa: BLE001 - a torn pickle may raise anything
             with contextlib.suppress(OSError):
                 self.flush()
-            return None
+        if found is None:
+            _tell_once()
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)
+
+
+@functools.cache
+def _tell_once() -> None:
+    """Say why nothing happens for a while."""
+    _log.info("compiling for this machine, once: that takes 10 to 20 s")
 
 
 def _made_from(function: Callable[..., Any]) -> str:
