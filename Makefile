@@ -18,10 +18,12 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev
 	sh scripts/services.sh $(VENV)
 	$(BIN)/python -m compileall -q src tests
+	$(BIN)/python scripts/compile.py
 	$(BIN)/python -m pytest -m "not long"
 
 test-long: $(VENV)/.dev
 	sh scripts/services.sh $(VENV)
+	$(BIN)/python scripts/compile.py
 	$(BIN)/python -m pytest -m long --timeout 3600
 
 check: $(VENV)/.dev

@@ -64,6 +64,7 @@ __all__ = [
     "build_loop",
     "build_readers",
     "check_sources",
+    "compile_kernels",
     "holder_of",
     "secured_sources",
     "workplace",
@@ -204,7 +205,7 @@ def build_loop(
     """
     config, table = place.config, place.table
     resolver = Resolver(table, _namers(config))
-    _warm(table)
+    compile_kernels(table)
     checkpoints = Checkpoints(place.directory / "checkpoints", table.names)
     store, log, outputs = _stores(place, checkpoints)
     period_ns = cycle_ns(config)
@@ -263,7 +264,7 @@ def _fold(place: Workplace, resolver: Resolver) -> Fold:
     )
 
 
-def _warm(table: TagTable) -> None:
+def compile_kernels(table: TagTable) -> None:
     """Compile or load the kernels before the first cycle is timed, on stages of their own."""
     batch = Batch.raw(tag=[0, 0], time=[1, 2], value=[1.0, 1.0]) if len(table) else Batch.empty()
     batch = ValidateStage(table).step(batch, [])
