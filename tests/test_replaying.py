@@ -12,6 +12,7 @@ import pytest
 
 from support.twin import command
 from test_fold import START, new_fold, samples, tick
+from twinloop import replaying
 from twinloop.build import build_fold, workplace
 from twinloop.cli.diff import render_difference
 from twinloop.compare import Turn, compare
@@ -28,6 +29,7 @@ from twinloop.present import time_text
 from twinloop.records import Link, LinkState, Record, decode_record, encode_record
 from twinloop.replaying import Recording, ReplayReport, read_report, replay_log
 from twinloop.running import running
+from twinloop.stores.local import LocalStore
 
 SECOND = 1_000_000_000
 PLANT = """
@@ -277,6 +279,30 @@ async def test_a_damaged_archive_is_named_and_counted_as_a_gap_and_folded_over(
     assert caplog.text.count(file.name) == 1
     assert f"records {60 - found.gaps} to 59 are gone" in caplog.text
     assert read_report(tmp_path / "again").gaps == found.gaps  # type: ignore[union-attr]
+
+
+async def test_a_replay_that_begins_within_the_log_is_compared_from_there_on(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = await recorded_by_hand(tmp_path)
+    await replay(path, tmp_path / "whole")
+    log_files(tmp_path / "data" / "log")[0].unlink()
+    rest = await replay(path, tmp_path / "rest")
+    assert rest.from_ns == START + 30 * SECOND
+    found = compare(tmp_path / "whole", tmp_path / "rest")
+    assert (found.only_a, found.only_b, found.events_gone) == (0, 0, 0)
+    assert found.compared == 58
+
+
+async def test_a_replay_whose_store_dies_ends_with_that_error(
+    plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise RuntimeError("the store has a bug")
+
+    monkeypatch.setattr(replaying, "_OUTPUT_BYTES", 1 << 10)
+    monkeypatch.setattr(LocalStore, "write", dies)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await asyncio.wait_for(replay(plant, tmp_path / "again", at_once=5000), 30)
 
 
 async def test_a_replay_never_writes_where_there_is_something(plant: Path, tmp_path: Path) -> None:

@@ -101,6 +101,26 @@ def rows(count: int, first: int = 0) -> list[Record]:
 VALUES = [20.0 + second % 5 for second in range(2000)]
 
 
+class Refusing(LocalStore):
+    """A store whose disk takes nothing."""
+
+    def write(self, entries: Sequence[tuple[int, Outputs]]) -> None:
+        raise StoreBusy(f"no room for {len(entries)} entries", retry_after_s=0.01)
+
+
+async def test_a_loop_that_works_off_what_ended_sources_left_stops_when_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "STOP_WITHIN_S", 0.05)
+    loop = loop_on(tmp_path, Heard(rows(20)), store=Refusing(tmp_path / "store", NAMES))
+    folded, stop = asyncio.Event(), asyncio.Event()
+    loop.listen(lambda outputs: folded.set() if outputs.covers >= 20 else None)
+    task = asyncio.create_task(loop.run(stop))
+    await asyncio.wait_for(folded.wait(), 30)
+    stop.set()
+    await asyncio.wait_for(task, 30)
+
+
 async def test_a_source_that_ends_is_folded_and_stored_to_its_end_however_long_that_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

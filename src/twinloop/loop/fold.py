@@ -141,8 +141,8 @@ class Fold:
     def _thinned(self, offset: int, thinned: Thinned, time_ns: int, events: list[Event]) -> None:
         """What a full log left out arrived all the same: it renews ages, and is told once a file."""
         series, arrival = np.array(thinned.series, np.int32), np.array(thinned.arrival, np.int64)
-        for each in np.unique(arrival).tolist():
-            self.validate.renew(self._route.tags_of(series[arrival == each]), each)
+        tags = self._route.lookup(series)
+        self.validate.renew(tags[tags >= 0], arrival[tags >= 0])
         if thinned.samples:
             where = f"offsets {thinned.first} to {offset}"
             why = f"{thinned.samples} samples of {where} were left out to make room"

@@ -136,13 +136,19 @@ async def refold(
     outputs, store = into
     reader = StoreReader(outputs, store)
     delivering = asyncio.create_task(reader.run(), name="store")
-    folded = Folded(last=span.after, last_ns=fold.time if span.after >= 0 else -_NEVER)
+    folded = Folded(last=span.after, last_ns=fold.time or -_NEVER)
     try:
         for portion in portions:
-            ended = await _portion(portion, fold, outputs, span, folded, digest_at, pace)
+            ended, written = await _portion(portion, fold, outputs, span, folded, digest_at, pace)
+            if written is not None:  # a full output log holds the fold back, as long as somebody empties it
+                either: set[asyncio.Future[int] | asyncio.Task[None]] = {written, delivering}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)
             told(folded)
             if delivering.done():
                 delivering.result()
+            if written is not None:
+                written.result()
             if ended:
                 break
         while reader.taken < outputs.stats().last_offset:
@@ -170,9 +176,9 @@ async def _portion(  # noqa: PLR0917 - the inside of `refold`
     folded: Folded,
     digest_at: frozenset[int],
     pace: Callable[[int], Awaitable[None]] | None,
-) -> bool:
-    """Fold one portion; whether the span's end was reached."""
-    written: Awaitable[int] | None = None
+) -> tuple[bool, asyncio.Future[int] | None]:
+    """Fold one portion; whether the span's end was reached, and what is done once its outputs are written."""
+    written: asyncio.Future[int] | None = None
     ended = False
     for offset, data in portion:
         record = decode_record(data)
@@ -190,6 +196,8 @@ async def _portion(  # noqa: PLR0917 - the inside of `refold`
         if folded.last_ns >= span.start_ns:
             if folded.first < 0:
                 folded.first, folded.first_ns = offset, before_ns
+            if folded.first > 0 and folded.first_ns == -_NEVER:  # begun with an empty state, within the log
+                folded.first_ns = folded.last_ns
             folded.samples += len(made.samples[0]) // 4 if made.samples else 0
             if not made.is_empty:
                 entry = encode_outputs(made)
@@ -197,10 +205,7 @@ async def _portion(  # noqa: PLR0917 - the inside of `refold`
                 written = asyncio.ensure_future(outputs.append(entry, made.time))
         if offset in digest_at:
             folded.compared[offset] = fold.digest()
-    if written is not None:
-        await written  # a full output log holds the fold back
-    await asyncio.sleep(0)
-    return ended
+    return ended, written
 
 
 def _time_of(record: Record, otherwise: int) -> int:

@@ -159,7 +159,7 @@ class Loop:
             deadline_s = time.monotonic() + STOP_WITHIN_S if stop.is_set() else None
             clock.cancel()
             await self._hear_out(sources)
-            await self._finish(workers[:2], deadline_s)
+            await self._finish(workers[:2], stop, deadline_s)
         finally:
             for task in (*workers, *sources):
                 task.cancel()
@@ -323,12 +323,19 @@ class Loop:
                 for each in self._all_supervisors:
                     await each.drained()
 
-    async def _finish(self, workers: Sequence[asyncio.Task[None]], deadline_s: float | None) -> None:
-        """Fold and store what was received, as far as the time goes; a worker's failure is raised."""
+    async def _finish(
+        self, workers: Sequence[asyncio.Task[None]], stop: asyncio.Event, deadline_s: float | None
+    ) -> None:
+        """Fold and store what was received, as far as the time goes; a worker's failure is raised.
+
+        Without a deadline, as sources ended by themselves, there is all the time until `stop` is set.
+        """
         left_s = None if deadline_s is None else max(0.5, deadline_s - time.monotonic())
         try:
-            async with asyncio.timeout(left_s):
+            async with asyncio.timeout(left_s) as limit:
                 while not self._is_done():
+                    if stop.is_set() and limit.when() is None:
+                        limit.reschedule(asyncio.get_running_loop().time() + STOP_WITHIN_S)
                     for task in workers:
                         if task.done():
                             task.result()

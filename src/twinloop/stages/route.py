@@ -43,7 +43,7 @@ class RouteStage:
 
     def step(self, received: Received, dead: list[DeadLetter]) -> Batch:
         """The samples that lead to a tag, in its unit; the others are added to `dead`."""
-        tag = self._lookup(received.series)
+        tag = self.lookup(received.series)
         if (tag < 0).any():
             self._bury(received.take(tag < 0), dead)
             received = received.take(tag >= 0)
@@ -63,11 +63,11 @@ class RouteStage:
 
     def tags_of(self, series: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """The tags some series lead to, those that lead nowhere left out."""
-        tags = self._lookup(series)
+        tags = self.lookup(series)
         return tags[tags >= 0]
 
-    def _lookup(self, series: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """The tag of each series, negative for those that lead nowhere."""
+    def lookup(self, series: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """The tag of each series, shape (n,); negative for those that lead nowhere."""
         inside = (series >= 0) & (series < len(self._tag))
         if not inside.all() or (self._tag[series] == _UNASKED).any():
             for index in np.unique(series).tolist():

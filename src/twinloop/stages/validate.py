@@ -174,10 +174,14 @@ class ValidateStage:
         events.extend(self._silence(int(index), tick.time, int(now[index])) for index in changed)
         state["reported"][changed] = now[changed]
 
-    def renew(self, tags: npt.ArrayLike, time_ns: int) -> None:
-        """Take note that tags were heard to be unchanged: their age is renewed, no sample is added."""
-        indices = np.asarray(tags, np.int64)
-        self._state["arrival"][indices] = np.maximum(self._state["arrival"][indices], time_ns)
+    def renew(self, tags: npt.ArrayLike, time_ns: npt.ArrayLike) -> None:
+        """Take note that tags were heard to be unchanged: their age is renewed, no sample is added.
+
+        Args:
+            tags: indices, shape (n,); one may come more than once.
+            time_ns: when, one time for all or one each.
+        """
+        np.maximum.at(self._state["arrival"], np.asarray(tags, np.int64), np.asarray(time_ns, np.int64))
 
     def started(self, time_ns: int) -> None:
         """Let the time since the last tick not count as silence: the twin was not there to hear.
