@@ -58,11 +58,16 @@ class Heard:
 
 
 def loop_on(
-    folder: Path, source: Heard, *, fold: Callable[[], Fold] = new_fold, store: LocalStore | None = None
+    folder: Path,
+    source: Heard,
+    *,
+    fold: Callable[[], Fold] = new_fold,
+    store: LocalStore | None = None,
+    outputs: LocalLog | None = None,
 ) -> Loop:
     parts = Parts(
         log=LocalLog(folder / "log"),
-        outputs=LocalLog(folder / "outputs", durable=False),
+        outputs=outputs or LocalLog(folder / "outputs", durable=False),
         new_fold=fold,
         store=store or LocalStore(folder / "store", NAMES),
         metrics=Metrics(),
@@ -99,6 +104,18 @@ def rows(count: int, first: int = 0) -> list[Record]:
 
 
 VALUES = [20.0 + second % 5 for second in range(2000)]
+
+
+async def test_a_full_output_log_is_emptied_into_the_store_and_holds_nothing_up_for_good(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = LocalStore(tmp_path / "store", NAMES, seal_after_s=1e9)
+    small = LocalLog(tmp_path / "outputs", max_bytes=100_000, file_bytes=10_000, durable=False)
+    loop = loop_on(tmp_path, Heard(rows(2000)), store=store, outputs=small)
+    async with asyncio.timeout(60):
+        await loop.run(asyncio.Event())
+    assert stored(tmp_path) == VALUES
+    assert caplog.text.count("is full: ") == 1
 
 
 class Refusing(LocalStore):

@@ -73,6 +73,7 @@ __all__ = [
 SECOND_NS: Final = 1_000_000_000
 _LOG_FILE_BYTES: Final = 64 << 20
 _NOTHING: Final = 2**63 - 1
+_LOOKED_AT_S: Final = 0.5
 _MEMORY_SEAL_S: Final = 5.0
 
 
@@ -177,13 +178,19 @@ def _holder(directory: Path) -> str:
 
 
 def _take(descriptor: int, directory: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise StartError(
-            f"data_dir {directory} is in use by another twinloop (process {_holder(directory)}): "
-            "stop it first, or give this plant a data_dir of its own"
-        ) from error
+    until_s = time.monotonic() + _LOOKED_AT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if time.monotonic() < until_s:  # perhaps somebody only looks who has it, which takes it too
+                time.sleep(_LOOKED_AT_S / 20)
+                continue
+            raise StartError(
+                f"data_dir {directory} is in use by another twinloop (process {_holder(directory)}): "
+                "stop it first, or give this plant a data_dir of its own"
+            ) from error
+        return
 
 
 def build_loop(

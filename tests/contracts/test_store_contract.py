@@ -198,6 +198,17 @@ def test_a_silent_tag_shows_stale_in_latest_only_until_it_is_heard_again(bench: 
     assert bench.queries.latest(["R101.temperature"])["status"].to_pylist() == [GOOD]
 
 
+def test_a_dead_letter_fed_again_does_not_make_a_silent_tag_look_alive(bench: Bench) -> None:
+    silence = Event(T0 + 9 * SECOND, "R101.temperature", EventKind.STATUS, "Good", "Bad", "STALE")
+    bench.deliver(samples(0, (0, 1, 85.0)), (1, Outputs(1, T0, events=[silence])))
+    fed = batch([(0, 0.5, 84.0, GOOD, Reason.LATE)])
+    fed = fed.with_columns(arrival=fed.time)
+    bench.deliver((2, Outputs(2, T0, fed.buffers())))
+    for _ in range(2):
+        assert bench.queries.latest(["R101.temperature"])["reasons"].to_pylist() == [Reason.STALE]
+        bench.settle()
+
+
 def test_an_answer_that_has_not_changed_ends_the_silence_without_a_sample(bench: Bench) -> None:
     silence = Event(T0 + 9 * SECOND, "R101.temperature", EventKind.STATUS, "Good", "Uncertain", "STALE")
     alive = Event(T0 + 10 * SECOND, "R101.temperature", EventKind.STATUS, "Uncertain", "Good")

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from twinloop.batch import Batch
 from twinloop.records import Outputs
-from twinloop.status import GOOD
+from twinloop.status import GOOD, Reason
 
 SECOND = 1_000_000_000
 T0 = 1_700_000_000 * SECOND
@@ -27,7 +27,7 @@ Row = tuple[int, float, float] | tuple[int, float, float, int, int]
 
 
 def batch(rows: Sequence[Row]) -> Batch:
-    """Rows of (tag, seconds after T0, value[, status, reasons])."""
+    """Rows of (tag, seconds after T0, value[, status, reasons]); late ones arrive an hour later."""
     full = [(*row, GOOD, 0)[:5] for row in rows]
     tag, at, value, status, reasons = zip(*full, strict=True) if full else ([],) * 5
     when = [T0 + round(each * SECOND) for each in at]
@@ -37,7 +37,7 @@ def batch(rows: Sequence[Row]) -> Batch:
         value=value,
         status=status,
         reasons=reasons,
-        arrival=when,
+        arrival=[at + 3600 * SECOND * bool(r & Reason.LATE) for at, r in zip(when, reasons, strict=True)],
         estimate=value,
         estimate_std=[0.5] * len(full),
         rate=[0.0] * len(full),

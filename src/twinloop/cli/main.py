@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn
 
 from twinloop.cli.logsetup import configure
 from twinloop.errors import ConfigError, QueryError, TwinloopError
+from twinloop.leaving import left_at_once
 
 __all__ = ["main", "parser"]
 
@@ -238,12 +239,14 @@ def _say(error: TwinloopError, code: int, options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    with left_at_once():
+        import twinloop.running  # noqa: F401 - takes a while: a signal meanwhile must not wait for it
     return asyncio.run(_run_until_stopped(options.plant, options.seconds))
 
 
 async def _run_until_stopped(path: Path, seconds: float | None) -> int:
     stop = _signalled()
-    from twinloop.running import running  # takes a while: a signal meanwhile must find its handler
+    from twinloop.running import running
 
     async with running(path, os.environ) as twin:
         _log.info("running %s; SIGINT or SIGTERM stops it", path)

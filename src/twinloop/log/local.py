@@ -103,6 +103,7 @@ class LocalLog:
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._pressed = asyncio.Event()
+        self._told_full = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"log-{directory.name}")
         self._failure: Exception | None = None
         self._closing = False
@@ -290,10 +291,21 @@ class LocalLog:
             if self._may_drop():
                 await self._drop()
                 continue
+            self._say_full()
             async with self._changed:
                 if self._is_held():
                     await self._changed.wait()
             await self._trim()
+
+    def _say_full(self) -> None:
+        """Once a run: a log that is too small fills again and again."""
+        if not self._told_full:
+            self._told_full = True
+            _log.warning(
+                "the log %s is full: what comes waits until its readers let go of the oldest file, and so do "
+                "the sources; `log: max_size` says how large it may become",
+                self._directory,
+            )
 
     def _may_drop(self) -> bool:
         """Whether the oldest file goes although it is needed; what is read only waits for a checkpoint."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 from twinloop.errors import LogError, LogGap, StoreBusy
@@ -69,8 +70,9 @@ class StoreReader:
         """Deliver until cancelled."""
         self._taken = self._store.covered
         following = asyncio.create_task(self._keep_up())
+        relieving = asyncio.create_task(self._relieve())
         try:
-            while not following.done():
+            while not (following.done() or relieving.done()):
                 await self._outputs.wait(self._taken)
                 try:
                     full = await self._deliver()
@@ -84,9 +86,24 @@ class StoreReader:
                     continue
                 if not full:
                     await asyncio.sleep(_PAUSE_S)
-            following.result()
+            for task in (following, relieving):
+                if task.done():
+                    task.result()
         finally:
             following.cancel()
+            relieving.cancel()
+
+    async def _relieve(self) -> None:
+        """While the output log is full, let the store seal what it has: the fold waits for the room."""
+        while True:
+            await self._outputs.pressed()
+            before = self._store.covered
+            if self.taken > before:
+                with suppress(StoreBusy):  # `run` tells of it, and tries again
+                    await self._work(self._store.seal)
+                self._outputs.release(self._store.covered)
+            if self._store.covered == before:
+                await asyncio.sleep(_PAUSE_S)
 
     async def _deliver(self) -> bool:
         """One portion; whether there is more."""

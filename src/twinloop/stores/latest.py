@@ -1,7 +1,8 @@
 """The newest sample of every tag, kept as outputs go by, and who has fallen silent since.
 
 Silence makes no sample, only a STATUS event with reason STALE. It is undone by the next sample that
-arrives, however old its own time, or by a STATUS event without STALE. Both are compared by offset, that
+arrives, however old its own time, or by a STATUS event without STALE; not by one that arrived long ago and
+was read only now (a dead letter fed again). Both are compared by offset, that
 is by the order the fold saw them in: a device whose clock runs ahead falls silent like any other.
 """
 
@@ -63,7 +64,8 @@ class Latest:
             return
         tag = rows["tag"].to_numpy()
         self._make_room(int(tag.max()) + 1)
-        np.maximum.at(self._heard, tag, rows["offset"].to_numpy())
+        heard = self._arrives_now(rows)
+        np.maximum.at(self._heard, tag[heard], rows["offset"].to_numpy()[heard])
         back = (rows["reasons"].to_numpy() & np.uint32(Reason.CLOCK_BACK)) != 0
         if back.any():
             rows = self._begin_anew(rows, back)
@@ -74,6 +76,14 @@ class Latest:
         order = np.lexsort((-offset, time, tag))
         newest = order[np.append(tag[order][1:] != tag[order][:-1], True)]
         self._rows = both.take(pa.array(newest)).combine_chunks()
+
+    def _arrives_now(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which rows say that their tag is heard: a late one only if it arrived after what is known."""
+        known = np.full(len(self._heard), np.iinfo(np.int64).min, np.int64)
+        known[self._rows["tag"].to_numpy()] = self._rows["arrival_ms"].to_numpy()
+        late = (rows["reasons"].to_numpy() & np.uint32(Reason.LATE)) != 0
+        long_ago: npt.NDArray[np.bool_] = rows["arrival_ms"].to_numpy() < known[rows["tag"].to_numpy()]
+        return ~(late & long_ago)
 
     def _begin_anew(self, rows: pa.Table, back: npt.NDArray[np.bool_]) -> pa.Table:
         """Leave out, here and of new rows, what was stored before its source's clock was set back."""

@@ -63,6 +63,14 @@ class Store(Protocol):
         """
         ...
 
+    def seal(self) -> None:
+        """Make what was taken durable now, so that `covered` reaches it: the output log needs the room.
+
+        Raises:
+            StoreBusy: it cannot at present; what was taken stays taken.
+        """
+        ...
+
     def close(self) -> None:
         """Make everything taken durable, and release files and connections.
 
