@@ -143,6 +143,83 @@ def test_times_gone_through_again_are_given_out_once_and_nothing_is_lost() -> No
     assert (out.reasons[:280] & Reason.SAME_TIME).all(), "each meets the sample of its time before"
 
 
+@st.composite
+def passes(draw: st.DrawFn) -> list[tuple[Batch, bool]]:
+    """Samples on a grid of seconds by a clock that is set again and again, some seconds with several.
+
+    With each part whether its clock was set back before it. No two samples are equal.
+    """
+    now, clock, value = LIVE_S, LIVE_S, 0
+    parts: list[tuple[Batch, bool]] = []
+    for index in range(draw(st.integers(2, 5))):
+        by = draw(st.integers(-300, -75) | st.integers(1, 100)) if index else 0
+        clock += by
+        counts = [1] * 10 + draw(st.lists(st.sampled_from([1, 1, 1, 2, 4]), min_size=10, max_size=200))
+        seconds = np.repeat(np.arange(len(counts)), counts)
+        part = samples(
+            value + np.arange(len(seconds), dtype=float),
+            time=(clock + seconds) * S,
+            arrival=(now + seconds) * S,
+        )
+        parts.append((part, by < 0))
+        value += len(seconds)
+        now, clock = now + len(counts), clock + len(counts)
+    return parts
+
+
+@settings(max_examples=100, deadline=None)
+@given(passes(), st.integers(1, 80), st.data())
+def test_however_often_a_clock_is_set_back_every_sample_but_the_first_has_a_time_of_its_own(
+    parts: list[tuple[Batch, bool]], remember: int, data: st.DataObject
+) -> None:
+    a_stage, given_out = stage(remember=remember, **QUIET), list[int]()
+    for part, back in parts:
+        cut = data.draw(st.integers(0, len(part)))
+        for piece in (part.take(slice(0, cut)), part.take(slice(cut, None))):
+            out = judged(a_stage, piece)
+            assert len(out) == len(piece), "nothing is a duplicate"
+            assert (abs(out.time - piece.time) < S).all()
+            assert (((out.reasons & Reason.SAME_TIME) != 0) == (out.time != piece.time)).all()
+            if back:
+                out, back = out.take(slice(1, None)), len(out) == 0  # noqa: PLW2901 - only the first of the part
+            given_out += out.time.tolist()
+            remember += data.draw(st.sampled_from([0, 0, 9]))
+            again = stage(remember=remember, **QUIET)
+            again.restore(a_stage.snapshot())
+            a_stage = again
+    assert len(set(given_out)) == len(given_out)
+
+
+def test_times_older_than_all_remembered_are_moved_after_a_clock_was_set_back() -> None:
+    a_stage = ran(stage(remember=64, **QUIET), count=600, phase_s=0)
+    out = judged(a_stage, arriving(-500, 300))
+    assert out.time[0] % S == 0
+    assert (out.time[1:] % S == 1).all()
+    assert words(out)[:2] == ["LATE", "LATE|SAME_TIME"]
+    assert set(words(out)[10:]) == {"SAME_TIME"}
+
+
+def test_a_redelivery_of_what_was_moved_is_dropped_or_comes_out_as_before() -> None:
+    a_stage = ran(stage(remember=64, **QUIET), count=600, phase_s=0)
+    new = arriving(-500, 300)
+    out = judged(a_stage, new)
+    assert len(judged(a_stage, new.take(slice(290, 300)))) == 0
+    again = new.with_columns(arrival=np.full(300, (LIVE_S + 300) * S))
+    assert judged(a_stage, again.take(slice(1, 200))).time.tolist() == out.time[1:200].tolist()
+
+
+def test_a_backlog_older_than_all_remembered_comes_out_with_its_own_times() -> None:
+    a_stage = ran(stage(remember=64, **QUIET), count=600, phase_s=0)
+    out = judged(a_stage, arriving(-500, 200, every_s=0.01, pace=100.0))
+    assert set(words(out)) == {"LATE"}
+
+
+def test_a_rate_is_measured_of_times_gone_through_again() -> None:
+    a_stage = ran(stage(remember=64, rate_limit=1.0, **QUIET), count=600, phase_s=0)
+    out = judged(a_stage, arriving(-500, 40, value=np.where(np.arange(40) == 30, 50.0, 20.0)))
+    assert [index for index, word in enumerate(words(out)) if "RATE" in word] == [30]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(70, 400), st.integers(0, 2**32))
 def test_a_full_memory_makes_room_for_the_new_clock(remember: int, back_s: int, seed: int) -> None:

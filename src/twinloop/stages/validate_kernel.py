@@ -22,7 +22,15 @@ from twinloop.stages.validate_state import (
     Memory,
     Rows,
 )
-from twinloop.stages.validate_times import append, clock_is_back, fingerprint, insert, placed
+from twinloop.stages.validate_times import (
+    append,
+    begin_pass,
+    clock_is_back,
+    fingerprint,
+    insert,
+    keeps_pace,
+    placed,
+)
 from twinloop.status import Reason, StatusCode
 
 __all__ = ["judge"]
@@ -117,8 +125,8 @@ def _against_history(s: Any, rule: Any, at: int, value: float, reasons: int) -> 
     found = 0
     step = abs(value - s.good_value)
     too_fast = step > rule.rate_limit * ((at - s.good_time) * 1e-9)
-    # A sample moved by a nanosecond has no elapsed time to divide by.
-    if too_fast and reasons & _SAME_TIME == 0:
+    # A sample moved by a nanosecond has no elapsed time to divide by; unless all are, gone through again.
+    if too_fast and (reasons & _SAME_TIME == 0 or (s.shift > 0 and at - s.good_time > s.moved)):
         found |= _RATE
     aged = rule.stale_ns > 0 and at - s.judged > rule.stale_ns and not too_fast
     if not aged and step > _spike_limit(s, rule):
@@ -286,7 +294,11 @@ def judge(  # noqa: C901, PLR0912, PLR0915 - parted further, the calls would cos
         mark = fingerprint(bits[i], value, given)
         late = time < s.newest
         last = time > s.highest
-        at, index = (time, 0) if last else placed(s, rule, seen, time, mark)
+        if last:
+            at, index = time, 0
+        else:
+            wary = late and live and keeps_pace(s, time, arrivals[i])
+            at, index = placed(s, rule, seen, time, mark, wary)
         # The newest sample once more is a sign of life; an older one is only a redelivery.
         if at != NO_TIME or time == s.newest:
             s.arrival = max(s.arrival, arrivals[i])
@@ -302,6 +314,7 @@ def judge(  # noqa: C901, PLR0912, PLR0915 - parted further, the calls would cos
         elif live and clock_is_back(s, time, arrivals[i]):
             late = False
             reasons |= _CLOCK_BACK
+            begin_pass(s, rule, seen)
             _go_by_new_clock(s, notes[written], tag, at, reasons)
             written += 1
             s.newest = time

@@ -32,7 +32,7 @@ __all__ = [
     "rules_of",
 ]
 
-VERSION: Final = 4
+VERSION: Final = 5
 _LEAST_OF_SPAN: Final = 0.05
 _NOISE_STEP: Final = 4.0 * np.sqrt(2.0)
 """Deviations of a difference of two readings that noise alone does not reach."""
@@ -100,7 +100,7 @@ def places_of(rules: npt.NDArray[Any]) -> Places:
 def fresh_state(n: int) -> npt.NDArray[Any]:
     """The states of tags that nothing was heard of yet."""
     state = np.zeros(n, STATE)
-    for field in ("newest", "newest_at", "highest", "arrival", "good_time", "judged", "changed"):
+    for field in ("newest", "newest_at", "highest", "lost", "arrival", "good_time", "judged", "changed"):
         state[field] = NO_TIME
     state["held"] = np.nan
     state["quantum"] = np.inf
@@ -178,6 +178,8 @@ def _carry_seen(state: npt.NDArray[Any], before: npt.NDArray[Any], after: npt.ND
     """The newest of one tag's remembered samples, from a circle of one size into one of another."""
     in_order = np.roll(before, -int(state["first"][0]))[: int(state["remembered"][0])][-len(after) :]
     after[: len(in_order)] = in_order
+    if int(state["remembered"][0]) >= min(len(before), len(after) + 1):
+        state["lost"] = max(int(state["lost"][0]), int(in_order["time"][0]))  # what is older may be forgotten
     state["first"], state["remembered"] = 0, len(in_order)
 
 

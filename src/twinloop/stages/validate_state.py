@@ -57,7 +57,16 @@ STATE: Final = np.dtype(
     [
         ("newest", "<i8"),  # newest time as received; NO_TIME before any sample
         ("newest_at", "<i8"),  # newest time given out: `newest`, or some ns later (SAME_TIME)
-        ("highest", "<i8"),  # largest time remembered: `newest_at`, or of the clock before it was set back
+        (
+            "highest",
+            "<i8",
+        ),  # largest time ever given out: `newest_at`, or of the clock before it was set back
+        ("moved", "<i8"),  # the most any sample was moved by (SAME_TIME), ns
+        ("lost", "<i8"),  # once a clock was set back: the largest time given out and forgotten, or later
+        (
+            "shift",
+            "<i8",
+        ),  # how far a time is moved that may have been given out; 0 before a clock was set back
         ("arrival", "<i8"),  # newest arrival, or renewal
         ("good_time", "<i8"),
         ("good_value", "<f8"),
@@ -73,6 +82,7 @@ STATE: Final = np.dtype(
         ("back_time", "<i8"),  # of the row of late samples that may prove a clock set back: the newest
         ("back_from", "<i8"),  # the first's time
         ("back_arrival", "<i8"),  # the first's arrival
+        ("back_shift", "<i8"),  # `shift` when it is proved
         ("back_run", "<i4"),  # how many they are
         ("count", "<i4"),
         ("head", "<i4"),

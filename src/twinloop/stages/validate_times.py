@@ -2,7 +2,8 @@
 
 A tag remembers its last samples in a circle of `remember` places, in ascending time, each as the time it was
 given out with and a print of value and status. In order, a sample is put at the end; a late one is looked up
-by halving and put in its place. docs/VALIDATION.md states the rules.
+by halving and put in its place. A clock set back goes through times a second time, of which those forgotten
+may have been given out: they are moved by more than any sample before. docs/VALIDATION.md states the rules.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ __all__ = [
     "BACK_SAMPLES",
     "BACK_SPAN_NS",
     "append",
+    "begin_pass",
     "clock_is_back",
     "fingerprint",
     "insert",
+    "keeps_pace",
     "placed",
 ]
 
@@ -84,10 +87,20 @@ def _found(s: Any, rule: Any, seen: _Void, time: int) -> int:
 
 
 @kernel
-def placed(s: Any, rule: Any, seen: _Void, time: int, mark: int) -> tuple[int, int]:
+def _forgotten(s: Any, rule: Any, seen: _Void) -> int:
+    """Up to which time some that were given out may be forgotten; NO_TIME where none is."""
+    if s.remembered < rule.remember:
+        return int(s.lost)
+    return max(int(s.lost), int(seen[_slot(s, rule, 0)].time))
+
+
+@kernel
+def placed(s: Any, rule: Any, seen: _Void, time: int, mark: int, wary: bool) -> tuple[int, int]:  # noqa: FBT001, PLR0917 - a kernel takes no keywords
     """The first time from `time` on that is free, NO_TIME for a duplicate; and how many are older.
 
-    Only for a time that is not after all remembered.
+    Only for a time that is not after all given out. Once a clock was set back, or where it may have been
+    (`wary`), a time not remembered is free only if it cannot have been forgotten; else the first free one
+    is `shift` later, which is more than any sample was moved by before.
     """
     index = _found(s, rule, seen, time)
     at = time
@@ -96,15 +109,32 @@ def placed(s: Any, rule: Any, seen: _Void, time: int, mark: int) -> tuple[int, i
         oldest = int(seen[_slot(s, rule, 0)].time)
         if oldest <= s.newest_at:
             at = oldest
+    lost, shift = int(s.lost), int(s.shift)
+    if wary:
+        lost, shift = _forgotten(s, rule, seen), int(s.back_shift)
+    shifted = time + shift  # without a clock set back that is `time`: all are free that are not remembered
     while index < s.remembered:
         entry = seen[_slot(s, rule, index)]
         if entry.time != at:
-            break
+            if at > lost or at >= shifted:
+                break
+            at = min(int(entry.time), shifted)
+            continue
         if entry.print == mark:
             return NO_TIME, index
         at += 1
         index += 1
+    if at <= lost:
+        at = max(at, shifted)
+    s.moved = max(s.moved, at - time)
     return at, index
+
+
+@kernel
+def begin_pass(s: Any, rule: Any, seen: _Void) -> None:
+    """Let times be gone through once more, by a clock proved to be set back."""
+    s.lost = _forgotten(s, rule, seen)
+    s.shift = s.back_shift
 
 
 @kernel
@@ -123,6 +153,8 @@ def append(s: Any, rule: Any, seen: _Void, dirty: _U8, at: int, mark: int) -> No
         s.remembered += 1
     else:
         slot = rule.seen + s.first
+        if s.shift > 0:
+            s.lost = max(s.lost, seen[slot].time)
         s.first = s.first + 1 if s.first + 1 < rule.remember else 0
     _write(seen, dirty, slot, at, mark)
     s.highest = at
@@ -138,14 +170,17 @@ def insert(s: Any, rule: Any, seen: _Void, dirty: _U8, index: int, at: int, mark
     """
     if s.remembered == rule.remember:
         if index == 0 and at < s.newest:
+            if s.shift > 0:
+                s.lost = max(s.lost, at)
             return
         ahead = 0
         if s.highest > s.newest_at:
             ahead = s.remembered - _found(s, rule, seen, s.newest_at + 1)
+        latest = 2 * ahead > rule.remember
+        if s.shift > 0:
+            s.lost = max(s.lost, seen[_slot(s, rule, s.remembered - 1 if latest else 0)].time)
         s.remembered -= 1
-        if 2 * ahead > rule.remember:
-            s.highest = seen[_slot(s, rule, s.remembered - 1)].time if s.remembered > 0 else NO_TIME
-        else:
+        if not latest:
             s.first = s.first + 1 if s.first + 1 < rule.remember else 0
             index -= 1
     s.remembered += 1
@@ -160,6 +195,15 @@ def insert(s: Any, rule: Any, seen: _Void, dirty: _U8, index: int, at: int, mark
             _write(seen, dirty, _slot(s, rule, j), newer.time, newer.print)
     _write(seen, dirty, _slot(s, rule, index), at, mark)
     s.highest = max(s.highest, at)
+
+
+@kernel
+def keeps_pace(s: Any, time: int, arrival: int) -> bool:
+    """Whether a late sample fits a row that may prove a clock set back: its time runs as its arrivals do."""
+    if s.back_run == 0 or time < s.back_time or s.newest - time <= BACK_LEAST_NS:
+        return False
+    took = arrival - s.back_arrival
+    return bool(took >= 0 and abs(took - (time - s.back_from)) <= took // _PACE_SHARE)
 
 
 @kernel
@@ -178,10 +222,11 @@ def clock_is_back(s: Any, time: int, arrival: int) -> bool:
         took = arrival - s.back_arrival
         if s.back_run < BACK_SAMPLES or 0 <= took < BACK_SPAN_NS:
             return False
-        if took > 0 and abs(took - (time - s.back_from)) <= took // _PACE_SHARE:
+        if took > 0 and keeps_pace(s, time, arrival):
             s.back_run = 0
             return True
     s.back_run = 1
+    s.back_shift = s.moved + 1
     s.back_time = s.back_from = time
     s.back_arrival = arrival
     return False
