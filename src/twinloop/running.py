@@ -14,10 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from twinloop.batch import NO_TIME
-from twinloop.build import Replay, Workplace, build_loop, compile_kernels, workplace
+from twinloop.build import Replay, Workplace, build_loop, workplace
 from twinloop.config.expand import cycle_ns
 from twinloop.config.plantfile import read
-from twinloop.leaving import left_at_once
 from twinloop.loop.metrics import Metrics, quantile
 from twinloop.loop.supervise import LinkPhase
 from twinloop.loop.sync import Loop
@@ -74,8 +73,6 @@ async def running(
             stack.callback(probe.close)
             _log.info("web: http://%s:%d/healthz and /metrics", web.host, probe.port)
         place = stack.enter_context(workplace(loaded.config))
-        with left_at_once():
-            compile_kernels(place.table)
         loop = build_loop(place, metrics, replay)
         twin = look.twin = RunningTwin(place, loop, metrics)
         stop = asyncio.Event()

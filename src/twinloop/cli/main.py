@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -239,16 +240,16 @@ def _say(error: TwinloopError, code: int, options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    with left_at_once():
-        import twinloop.running  # noqa: F401 - takes a while: a signal meanwhile must not wait for it
     return asyncio.run(_run_until_stopped(options.plant, options.seconds))
 
 
 async def _run_until_stopped(path: Path, seconds: float | None) -> int:
-    stop = _signalled()
-    from twinloop.running import running
+    async with AsyncExitStack() as stack:
+        with left_at_once():  # the first start compiles for long
+            from twinloop.running import running
 
-    async with running(path, os.environ) as twin:
+            twin = await stack.enter_async_context(running(path, os.environ))
+        stop = _signalled()
         _log.info("running %s; SIGINT or SIGTERM stops it", path)
         if seconds is not None:
             asyncio.get_running_loop().call_later(seconds, stop.set)

@@ -78,12 +78,14 @@ class Latest:
         self._rows = both.take(pa.array(newest)).combine_chunks()
 
     def _arrives_now(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
-        """Which rows say that their tag is heard: a late one only if it arrived after what is known."""
+        """Which rows say that their tag is heard: a late one only if it arrived after those in order."""
+        tag, arrival = rows["tag"].to_numpy(), rows["arrival_ms"].to_numpy()
+        late = (rows["reasons"].to_numpy() & np.uint32(Reason.LATE)) != 0
         known = np.full(len(self._heard), np.iinfo(np.int64).min, np.int64)
         known[self._rows["tag"].to_numpy()] = self._rows["arrival_ms"].to_numpy()
-        late = (rows["reasons"].to_numpy() & np.uint32(Reason.LATE)) != 0
-        long_ago: npt.NDArray[np.bool_] = rows["arrival_ms"].to_numpy() < known[rows["tag"].to_numpy()]
-        return ~(late & long_ago)
+        np.maximum.at(known, tag[~late], arrival[~late])
+        heard: npt.NDArray[np.bool_] = ~late | (arrival >= known[tag])
+        return heard
 
     def _begin_anew(self, rows: pa.Table, back: npt.NDArray[np.bool_]) -> pa.Table:
         """Leave out, here and of new rows, what was stored before its source's clock was set back."""
