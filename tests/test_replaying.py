@@ -19,7 +19,14 @@ from twinloop.config.plantfile import load
 from twinloop.errors import ConfigError, QueryError
 from twinloop.log.archive import archive_files, archive_rows
 from twinloop.log.dictionary import Dictionary
-from twinloop.log.files import log_files, read_entries, rows_of
+from twinloop.log.files import (
+    NOTHING_LEFT,
+    log_files,
+    offset_path,
+    read_entries,
+    rows_of,
+    write_plain_file,
+)
 from twinloop.log.local import LocalLog
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.digest import OutputChain, state_digest
@@ -260,6 +267,32 @@ async def test_what_leaves_the_log_during_a_replay_is_read_from_the_archive(tmp_
     first.unlink()
     read += [entry for portion in portions for entry in portion]
     assert [offset for offset, _ in read] == list(range(120))
+
+
+def test_around_thinned_files_every_record_is_read_however_many_at_a_time(tmp_path: Path) -> None:
+    entries = [(offset, offset, encode_record(tick(offset))) for offset in range(500)]
+    gone = {*range(110, 190), *range(300, 399), *range(400, 499)}
+    for first, last, times in ((0, 99, 0), (100, 199, 1), (200, 299, 0), (300, 399, 3), (400, 499, 2)):
+        rows = [row for row in entries[first : last + 1] if row[0] not in gone]
+        write_plain_file(offset_path(tmp_path, first), rows, times)
+    for at_once in (1, 7, 60, 150, 256, 5000):
+        read = [entry for portion in recorded(tmp_path, Span(-1, 499), at_once) for entry in portion]
+        assert [offset for offset, _ in read] == list(range(500)), at_once
+        assert {offset for offset, data in read if data == NOTHING_LEFT} == gone, at_once
+
+
+def test_a_hole_within_a_portion_is_looked_for_in_the_archive_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [(offset, offset, encode_record(tick(offset))) for offset in range(100)]
+    for first in (0, 20, 40, 60, 80):
+        write_plain_file(offset_path(tmp_path, first), rows[first : first + 20], 0)
+    portions = recorded(tmp_path, Span(-1, 99), 50)
+    read = next(portions)
+    offset_path(tmp_path, 60).unlink()
+    read += [entry for portion in portions for entry in portion]
+    assert [offset for offset, _ in read] == [*range(60), *range(80, 100)]
+    assert "records 60 to 79 are gone" in caplog.text
 
 
 async def test_a_damaged_archive_is_named_and_counted_as_a_gap_and_folded_over(
