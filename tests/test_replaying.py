@@ -16,7 +16,7 @@ from twinloop.build import build_fold, workplace
 from twinloop.cli.diff import render_difference
 from twinloop.compare import Turn, compare
 from twinloop.config.plantfile import load
-from twinloop.errors import ConfigError, QueryError
+from twinloop.errors import ConfigError, LogGap, QueryError
 from twinloop.log.archive import archive_files, archive_rows
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.files import (
@@ -28,11 +28,24 @@ from twinloop.log.files import (
     write_plain_file,
 )
 from twinloop.log.local import LocalLog
+from twinloop.log.log import Overflow
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.digest import OutputChain, state_digest
 from twinloop.loop.refold import Span, recorded
 from twinloop.present import time_text
-from twinloop.records import Link, LinkState, Record, decode_record, encode_record
+from twinloop.records import (
+    DeadLetter,
+    DeadLetters,
+    DeadReason,
+    EventKind,
+    Link,
+    LinkState,
+    Loss,
+    Record,
+    decode_record,
+    encode_outputs,
+    encode_record,
+)
 from twinloop.replaying import Recording, ReplayReport, read_report, replay_log
 from twinloop.running import running
 
@@ -293,6 +306,57 @@ def test_a_hole_within_a_portion_is_looked_for_in_the_archive_and_named(
     read += [entry for portion in portions for entry in portion]
     assert [offset for offset, _ in read] == [*range(60), *range(80, 100)]
     assert "records 60 to 79 are gone" in caplog.text
+
+
+async def test_what_was_dropped_before_the_live_fold_read_it_is_the_same_gap_to_a_replay_of_log_and_archive(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "plant.yaml").write_text(PLANT)
+    data = tmp_path / "data"
+    log = LocalLog(data / "log", max_bytes=1 << 18, overflow=Overflow.DROP_OLDEST, archive_ns=10**18)
+    letter = DeadLetter(START, "source", "origin", bytes(1 << 13), DeadReason.UNDECODABLE, "")
+    with workplace(load(tmp_path / "plant.yaml", {})) as place:
+        fold = build_fold(place)
+        checkpoints = Checkpoints(data / "checkpoints", place.table.names)
+        folded, gaps, lost, outputs = -1, 0, 0, []
+
+        async def fold_on(limit: int) -> None:
+            nonlocal folded, gaps, lost
+            while folded < log.stats().last_offset and limit > 0:
+                try:
+                    entries = log.read(folded, limit)
+                except LogGap as gap:
+                    await log.append(encode_record(Loss(START, "received", gap.first, gap.last)), START)
+                    gaps, folded = gaps + gap.last - gap.first + 1, gap.last
+                    continue
+                for offset, entry in entries:
+                    made = fold.step(offset, decode_record(entry))
+                    outputs.extend([] if made.is_empty else [encode_outputs(made)])
+                    lost += sum(each.kind is EventKind.LOST for each in made.events)
+                folded, limit = entries[-1][0], limit - len(entries)
+
+        for burst in range(3):
+            for second in range(burst * 60, burst * 60 + 60):
+                for record in (
+                    samples(second, (0, 85.0 + second % 7 * 0.1), (1, 2.0)),
+                    tick(second),
+                    DeadLetters([letter]),
+                ):
+                    await log.append(encode_record(record), START + second * SECOND)
+                if second % 60 == 10:
+                    await fold_on(20)  # and so a file is dropped of which a part was read
+        await fold_on(10**6)
+        checkpoints.save(folded, fold.change())
+        last, dropped = folded, log.stats().dropped
+        digest = fold.digest()
+    await log.close()
+    assert dropped > 0
+    assert lost > 0
+    report = await replay(tmp_path / "plant.yaml", tmp_path / "again")
+    assert (report.last, report.gaps) == (last, gaps)
+    assert report.state_digest == digest
+    assert report.agreed == [last]
+    assert report.outputs_digest == OutputChain.over(iter(outputs)).digest()
 
 
 async def test_a_damaged_archive_is_named_and_counted_as_a_gap_and_folded_over(
