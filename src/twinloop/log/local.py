@@ -37,7 +37,7 @@ from twinloop.log.files import (
 from twinloop.log.log import LogStats, Overflow
 from twinloop.log.opening import Closed, open_log
 from twinloop.log.tail import Tail
-from twinloop.log.thinning import thin_aside
+from twinloop.log.thinning import Refused, thin_aside
 
 __all__ = ["LocalLog", "Overflow"]
 
@@ -307,13 +307,20 @@ class LocalLog:
         return thin or self._overflow is Overflow.DROP_OLDEST
 
     async def _thin(self) -> bool:
-        """Thin one file that no reader has begun, the one thinned least often, the oldest of these."""
-        while files := [each for each in self._files if not each.spent and self._is_unread(each)]:
+        """Thin one file that no reader has begun, the one thinned least often, the oldest of these.
+
+        One that is held, or for which the disk has no room, is passed over now and asked again next time.
+        """
+        held: set[Path] = set()
+        while files := [each for each in self._files if self._may_thin(each) and each.path not in held]:
             file = min(files, key=lambda each: (each.times_thinned, each.last))
             times = file.times_thinned + 1
             made = await self._on_thread(thin_aside, file.path, times)
-            if made is None:
-                file.spent = True
+            if made is Refused.DISK:
+                return False
+            if isinstance(made, Refused):
+                file.spent = made is Refused.SPENT
+                held.add(file.path)
                 continue
             aside, count = made
             if not self._is_unread(file):  # begun meanwhile
@@ -334,6 +341,9 @@ class LocalLog:
             await self._on_thread(sync_directory, self._directory)
             return True
         return False
+
+    def _may_thin(self, file: Closed) -> bool:
+        return not file.spent and self._is_unread(file)
 
     def _is_unread(self, file: Closed) -> bool:
         return first_offset(file.path) > self._handed
