@@ -21,7 +21,16 @@ from twinloop.log.local import LocalLog
 from twinloop.log.log import Log, Overflow
 from twinloop.log.memory import MemoryLog
 from twinloop.loop.sync import Loop
-from twinloop.records import EventKind, Loss, Outputs, decode_record, encode_record
+from twinloop.records import (
+    DeadLetter,
+    DeadLetters,
+    DeadReason,
+    EventKind,
+    Loss,
+    Outputs,
+    decode_record,
+    encode_record,
+)
 
 SIZE = 1 << 18
 
@@ -82,15 +91,32 @@ async def test_the_archive_and_the_log_together_give_all_there_was(tmp_path: Pat
     )
 
 
-async def test_what_is_dropped_is_archived_too_and_goes_whole_by_age(tmp_path: Path) -> None:
+async def test_what_was_read_and_is_dropped_is_archived_too_and_goes_whole_by_age(tmp_path: Path) -> None:
     log = LocalLog(tmp_path, max_bytes=SIZE, overflow=Overflow.DROP_OLDEST, archive_ns=100)
     for i in range(200):
         await log.append(bytes(1 << 13), i)
+        assert log.read(i - 1), "read, and not released"
     await log.close()
     kept = [offset for offset, _ in read_history(tmp_path)]
     assert kept == list(range(kept[0], 200))
     assert 0 < kept[0] <= 100
     assert log.stats().dropped > 100
+
+
+@pytest.mark.parametrize("overflow", [Overflow.DROP_OLDEST, Overflow.THIN])
+async def test_what_nobody_had_read_when_it_was_dropped_is_not_archived(
+    tmp_path: Path, overflow: Overflow
+) -> None:
+    log = LocalLog(tmp_path, max_bytes=SIZE, overflow=overflow, archive_ns=10**12)
+    letter = DeadLetter(1, "source", "origin", bytes(1 << 13), DeadReason.UNDECODABLE, "")
+    for i in range(100):
+        await log.append(encode_record(DeadLetters([letter])), i)
+    with pytest.raises(LogGap) as gap:
+        log.read(-1)
+    await log.close()
+    assert not list(read_archive(tmp_path))
+    assert next(offset for offset, _ in read_entries(tmp_path, -1)) == gap.value.last + 1
+    assert log.stats().dropped > 0
 
 
 async def test_a_damaged_archive_is_an_error_that_names_the_file(tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import defaultdict
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from twinloop.log import thinning
 from twinloop.log.files import first_offset, log_files, read_entries, write_plain_file
 from twinloop.log.local import LocalLog
 from twinloop.log.log import Overflow
-from twinloop.log.thinning import thin_aside
+from twinloop.log.thinning import Refused, thin_aside
 from twinloop.records import (
     EventKind,
     Outputs,
@@ -199,6 +202,47 @@ async def test_a_disk_that_does_not_take_the_copy_costs_the_oldest_file_and_noth
     await log.close()
 
 
+async def test_a_disk_that_had_no_room_for_a_copy_is_asked_again_before_another_file_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins: list[int] = []
+
+    def refuse_at_first(*given: Any) -> None:
+        if not log.stats().dropped:
+            raise OSError(28, "No space left on device")
+        begins.append(log.stats().first_offset)
+        write_plain_file(*given)
+
+    monkeypatch.setattr("twinloop.log.thinning.write_plain_file", refuse_at_first)
+    log = LocalLog(tmp_path, max_bytes=SIZE, overflow=Overflow.THIN)
+    await fill(log, plant(2400))
+    stats = log.stats()
+    assert stats.dropped == stats.first_offset == begins[0], "no other file went after the first"
+    assert log._files[0].times_thinned > 0, "it was there when the disk was full"
+    assert stats.thinned > 0
+    await log.close()
+
+
+async def test_a_file_that_was_held_by_another_process_is_thinned_once_it_is_let_go(tmp_path: Path) -> None:
+    given = plant(3000)
+    log = LocalLog(tmp_path, max_bytes=SIZE, overflow=Overflow.THIN)
+    await fill(log, given[:600])
+    first = log_files(tmp_path)[0]
+    with closing(sqlite3.connect(first, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT offset FROM entries").fetchone()
+        upto = 600
+        while not log.stats().thinned:
+            await fill(log, given[upto : upto + 100])
+            upto += 100
+        assert not log._files[0].times_thinned, "another one was thinned in its place"
+    await fill(log, given[upto : upto + 700])
+    assert log._files[0].path == first
+    assert log._files[0].times_thinned > 0
+    assert log.stats().dropped == 0
+    await log.close()
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=30), st.integers(1, 4))
 def test_however_often_a_file_is_thinned_every_tick_knows_the_same_arrivals(
@@ -218,7 +262,7 @@ def test_however_often_a_file_is_thinned_every_tick_knows_the_same_arrivals(
         patch.setattr(thinning, "_WORTH", 0.0)
         for times in range(1, passes + 1):
             made = thin_aside(path, times)
-            if made is None:
+            if isinstance(made, Refused):
                 break
             made[0].replace(path)
             lacking += made[1]

@@ -17,16 +17,36 @@ from twinloop.build import build_fold, workplace
 from twinloop.cli.diff import render_difference
 from twinloop.compare import Turn, compare
 from twinloop.config.plantfile import load
-from twinloop.errors import ConfigError, QueryError
+from twinloop.errors import ConfigError, LogGap, QueryError
 from twinloop.log.archive import archive_files, archive_rows
 from twinloop.log.dictionary import Dictionary
-from twinloop.log.files import log_files, read_entries, rows_of
+from twinloop.log.files import (
+    NOTHING_LEFT,
+    log_files,
+    offset_path,
+    read_entries,
+    rows_of,
+    write_plain_file,
+)
 from twinloop.log.local import LocalLog
+from twinloop.log.log import Overflow
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.digest import OutputChain, state_digest
 from twinloop.loop.refold import Span, recorded
 from twinloop.present import time_text
-from twinloop.records import Link, LinkState, Record, decode_record, encode_record
+from twinloop.records import (
+    DeadLetter,
+    DeadLetters,
+    DeadReason,
+    EventKind,
+    Link,
+    LinkState,
+    Loss,
+    Record,
+    decode_record,
+    encode_outputs,
+    encode_record,
+)
 from twinloop.replaying import Recording, ReplayReport, read_report, replay_log
 from twinloop.running import running
 from twinloop.stores.local import LocalStore
@@ -262,6 +282,83 @@ async def test_what_leaves_the_log_during_a_replay_is_read_from_the_archive(tmp_
     first.unlink()
     read += [entry for portion in portions for entry in portion]
     assert [offset for offset, _ in read] == list(range(120))
+
+
+def test_around_thinned_files_every_record_is_read_however_many_at_a_time(tmp_path: Path) -> None:
+    entries = [(offset, offset, encode_record(tick(offset))) for offset in range(500)]
+    gone = {*range(110, 190), *range(300, 399), *range(400, 499)}
+    for first, last, times in ((0, 99, 0), (100, 199, 1), (200, 299, 0), (300, 399, 3), (400, 499, 2)):
+        rows = [row for row in entries[first : last + 1] if row[0] not in gone]
+        write_plain_file(offset_path(tmp_path, first), rows, times)
+    for at_once in (1, 7, 60, 150, 256, 5000):
+        read = [entry for portion in recorded(tmp_path, Span(-1, 499), at_once) for entry in portion]
+        assert [offset for offset, _ in read] == list(range(500)), at_once
+        assert {offset for offset, data in read if data == NOTHING_LEFT} == gone, at_once
+
+
+def test_a_hole_within_a_portion_is_looked_for_in_the_archive_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [(offset, offset, encode_record(tick(offset))) for offset in range(100)]
+    for first in (0, 20, 40, 60, 80):
+        write_plain_file(offset_path(tmp_path, first), rows[first : first + 20], 0)
+    portions = recorded(tmp_path, Span(-1, 99), 50)
+    read = next(portions)
+    offset_path(tmp_path, 60).unlink()
+    read += [entry for portion in portions for entry in portion]
+    assert [offset for offset, _ in read] == [*range(60), *range(80, 100)]
+    assert "records 60 to 79 are gone" in caplog.text
+
+
+async def test_what_was_dropped_before_the_live_fold_read_it_is_the_same_gap_to_a_replay_of_log_and_archive(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "plant.yaml").write_text(PLANT)
+    data = tmp_path / "data"
+    log = LocalLog(data / "log", max_bytes=1 << 18, overflow=Overflow.DROP_OLDEST, archive_ns=10**18)
+    letter = DeadLetter(START, "source", "origin", bytes(1 << 13), DeadReason.UNDECODABLE, "")
+    with workplace(load(tmp_path / "plant.yaml", {})) as place:
+        fold = build_fold(place)
+        checkpoints = Checkpoints(data / "checkpoints", place.table.names)
+        folded, gaps, lost, outputs = -1, 0, 0, []
+
+        async def fold_on(limit: int) -> None:
+            nonlocal folded, gaps, lost
+            while folded < log.stats().last_offset and limit > 0:
+                try:
+                    entries = log.read(folded, limit)
+                except LogGap as gap:
+                    await log.append(encode_record(Loss(START, "received", gap.first, gap.last)), START)
+                    gaps, folded = gaps + gap.last - gap.first + 1, gap.last
+                    continue
+                for offset, entry in entries:
+                    made = fold.step(offset, decode_record(entry))
+                    outputs.extend([] if made.is_empty else [encode_outputs(made)])
+                    lost += sum(each.kind is EventKind.LOST for each in made.events)
+                folded, limit = entries[-1][0], limit - len(entries)
+
+        for burst in range(3):
+            for second in range(burst * 60, burst * 60 + 60):
+                for record in (
+                    samples(second, (0, 85.0 + second % 7 * 0.1), (1, 2.0)),
+                    tick(second),
+                    DeadLetters([letter]),
+                ):
+                    await log.append(encode_record(record), START + second * SECOND)
+                if second % 60 == 10:
+                    await fold_on(20)  # and so a file is dropped of which a part was read
+        await fold_on(10**6)
+        checkpoints.save(folded, fold.change())
+        last, dropped = folded, log.stats().dropped
+        digest = fold.digest()
+    await log.close()
+    assert dropped > 0
+    assert lost > 0
+    report = await replay(tmp_path / "plant.yaml", tmp_path / "again")
+    assert (report.last, report.gaps) == (last, gaps)
+    assert report.state_digest == digest
+    assert report.agreed == [last]
+    assert report.outputs_digest == OutputChain.over(iter(outputs)).digest()
 
 
 async def test_a_damaged_archive_is_named_and_counted_as_a_gap_and_folded_over(

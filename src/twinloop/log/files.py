@@ -233,7 +233,6 @@ def rows_of(path: Path, after: int, limit: int = _ALL) -> Iterator[Row]:
     """
     query = "SELECT * FROM entries WHERE offset > ? ORDER BY offset LIMIT ?"
     before = after
-    upto = after + limit if limit != _ALL else 2**63 - 1
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as db:
             db.text_factory = bytes
@@ -241,7 +240,9 @@ def rows_of(path: Path, after: int, limit: int = _ALL) -> Iterator[Row]:
             if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entries'").fetchone():
                 return
             thinned = thinned_times(db) > 0
+            # A reader that comes from the file before asks with an offset far below this one's first.
             before = max(after, first_offset(path) - 1) if thinned else after
+            upto = before + limit if limit != _ALL else 2**63 - 1
             for offset, time_ns, data, *crc in db.execute(query, (after, limit)):
                 # Files of the first versions have no checksums.
                 if offset <= before or (crc and crc[0] != checksum(offset, time_ns, data)):

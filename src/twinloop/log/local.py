@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
@@ -36,7 +37,7 @@ from twinloop.log.files import (
 from twinloop.log.log import LogStats, Overflow
 from twinloop.log.opening import Closed, open_log
 from twinloop.log.tail import Tail
-from twinloop.log.thinning import thin_aside
+from twinloop.log.thinning import Refused, thin_aside
 
 __all__ = ["LocalLog", "Overflow"]
 
@@ -62,7 +63,8 @@ class LocalLog:
         directory: made where it is missing; one process appends, any number read.
         max_bytes: bound on the bytes held.
         overflow: what happens when it is reached and the slowest reader still needs the oldest file.
-        archive_ns: keep what leaves the log, compressed, until its newest entry is older than this; 0 not.
+        archive_ns: keep what leaves the log and was read, compressed, until its newest entry is older than
+            this; 0 not.
         commit_interval_s: wait so long for company before a commit; 0 commits as soon as the disk can.
         max_age_ns: files whose newest entry is older go, once every reader has them.
         file_bytes: size at which the next file begins.
@@ -98,6 +100,7 @@ class LocalLog:
         self._tail = Tail()
         self._released = -1
         self._handed = first - 1  # the newest entry a reader has seen: it may never read another one there
+        self._given = -1  # the newest entry a reader got, which may be less than it asked for
         self._counts = {"appended": 0, "trimmed": 0, "commits": 0, "dropped": 0, "thinned": 0}
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
@@ -261,15 +264,18 @@ class LocalLog:
         )
 
     async def _remove_oldest(self) -> None:
-        oldest = self._files[0]
+        oldest = self._files.popleft()  # from here on nobody is given more of it
         if self._archive_ns:
-            await self._on_thread(self._archive, oldest)
-        self._files.popleft()
+            await self._on_thread(self._archive, oldest, max(self._given, self._released))
         remove_file(oldest.path)
 
-    def _archive(self, file: Closed) -> None:
+    def _archive(self, file: Closed, upto: int) -> None:
+        """Keep what was read of a file: a replay folds what was folded, and no more."""
         forget_archive(self._directory, self._current_newest_ns - self._archive_ns)
-        archive_rows(self._directory, first_offset(file.path), file.newest_ns, sound_rows(file.path))
+        first = first_offset(file.path)
+        if first <= upto:
+            rows = takewhile(lambda row: row[0] <= upto, sound_rows(file.path))
+            archive_rows(self._directory, first, file.newest_ns, rows)
 
     def _may_go(self) -> bool:
         """Whether there is a file to remove: never the one with the newest entry."""
@@ -313,13 +319,20 @@ class LocalLog:
         return thin or self._overflow is Overflow.DROP_OLDEST
 
     async def _thin(self) -> bool:
-        """Thin one file that no reader has begun, the one thinned least often, the oldest of these."""
-        while files := [each for each in self._files if not each.spent and self._is_unread(each)]:
+        """Thin one file that no reader has begun, the one thinned least often, the oldest of these.
+
+        One that is held, or for which the disk has no room, is passed over now and asked again next time.
+        """
+        held: set[Path] = set()
+        while files := [each for each in self._files if self._may_thin(each) and each.path not in held]:
             file = min(files, key=lambda each: (each.times_thinned, each.last))
             times = file.times_thinned + 1
             made = await self._on_thread(thin_aside, file.path, times)
-            if made is None:
-                file.spent = True
+            if made is Refused.DISK:
+                return False
+            if isinstance(made, Refused):
+                file.spent = made is Refused.SPENT
+                held.add(file.path)
                 continue
             aside, count = made
             if not self._is_unread(file):  # begun meanwhile
@@ -341,6 +354,9 @@ class LocalLog:
             return True
         return False
 
+    def _may_thin(self, file: Closed) -> bool:
+        return not file.spent and self._is_unread(file)
+
     def _is_unread(self, file: Closed) -> bool:
         return first_offset(file.path) > self._handed
 
@@ -356,8 +372,13 @@ class LocalLog:
         if first < self._first():
             raise LogGap(str(self._directory), first, self._first() - 1)
         self._handed = max(self._handed, last)
-        if entries := self._tail.read(first, last, _READ_BYTES):
-            return entries
+        entries = self._tail.read(first, last, _READ_BYTES) or self._read_files(after, last)
+        self._given = max(self._given, entries[-1][0])
+        return entries
+
+    def _read_files(self, after: int, last: int) -> list[tuple[int, bytes]]:
+        first = after + 1
+        entries: list[tuple[int, bytes]] = []
         size = 0
         for offset, data in read_entries(self._directory, after, last - after):
             if offset != first + len(entries):

@@ -45,7 +45,7 @@ class Closed:
         newest_ns: the newest entry's time.
         size: bytes on disk.
         times_thinned: how often every second of its samples was left out.
-        spent: it cannot be thinned any more.
+        spent: thinning it again is not worth it, and will not be.
     """
 
     path: Path

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from enum import Enum, unique
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from twinloop.log.files import (
     NOTHING_LEFT,
     Row,
     first_offset,
+    is_damage,
     remove_file,
     rows_of,
     size_of,
@@ -32,7 +34,7 @@ from twinloop.log.files import (
 )
 from twinloop.records import Samples, Thinned, decode_record, encode_record
 
-__all__ = ["ASIDE", "thin_aside"]
+__all__ = ["ASIDE", "Refused", "thin_aside"]
 
 _log = logging.getLogger("twinloop.log")
 
@@ -42,7 +44,19 @@ _WORTH: Final = 0.05
 _ROW_BYTES: Final = sum(dtype.itemsize for dtype in Received.DTYPES.values())
 
 
-def thin_aside(path: Path, times_thinned: int) -> tuple[Path, int] | None:
+@unique
+class Refused(Enum):
+    """Why a file was not thinned."""
+
+    SPENT = "spent"
+    """It is not worth it, or the file is damaged: nor will it be later."""
+    HELD = "held"
+    """A reader of another process did not let go of it: another file may do, and this one later."""
+    DISK = "disk"
+    """The disk did not take the copy, and would take no other now."""
+
+
+def thin_aside(path: Path, times_thinned: int) -> tuple[Path, int] | Refused:
     """Write a thinned copy of a closed file beside it, ready to be renamed over it.
 
     Args:
@@ -50,22 +64,30 @@ def thin_aside(path: Path, times_thinned: int) -> tuple[Path, int] | None:
         times_thinned: what is to stand in the copy.
 
     Returns:
-        Where the copy is, and how many samples it lacks; None where it is not worth it, where a reader of
-        another process will not let go of the file, or where the disk does not take the copy.
+        Where the copy is, and how many samples it lacks; or why there is none.
     """
     aside = path.with_suffix(ASIDE)
     remove_file(aside)
     try:
         dropped, last = _every_second(path)
         count = int(np.count_nonzero(dropped))
-        if count * _ROW_BYTES <= _WORTH * size_of(path) or not _settled(path):
-            return None
+        if count * _ROW_BYTES <= _WORTH * size_of(path):
+            return Refused.SPENT
+        if not _settled(path):
+            return Refused.HELD
         write_plain_file(aside, _worth_keeping(_thinned_rows(path, dropped, last)), times_thinned)
     except (OSError, sqlite3.Error, LogError) as error:
         _log.warning("the log file %s cannot be thinned: %s", path, error)
         remove_file(aside)
-        return None
+        return _why(error, path)
     return aside, count
+
+
+def _why(error: Exception, path: Path) -> Refused:
+    if isinstance(error, LogError) or (isinstance(error, sqlite3.Error) and is_damage(error, path)):
+        return Refused.SPENT
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    return Refused.HELD if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} else Refused.DISK
 
 
 def _worth_keeping(rows: Iterator[Row]) -> Iterator[Row]:

@@ -88,7 +88,7 @@ def recorded(directory: Path, span: Span, at_once: int = AT_ONCE) -> Iterator[li
                 after = portion[-1][0]
             looked = after
         portion = list(read_entries(directory, after, min(at_once, span.last - after)))
-        portion = [entry for entry in portion if entry[0] <= span.last]
+        portion = _unbroken([entry for entry in portion if entry[0] <= span.last])
         if not portion:
             return
         if (first := portion[0][0]) > after + 1:
@@ -98,6 +98,12 @@ def recorded(directory: Path, span: Span, at_once: int = AT_ONCE) -> Iterator[li
             _log.warning("the records %d to %d are gone: folding on after them", after + 1, first - 1)
         yield portion
         after = portion[-1][0]
+
+
+def _unbroken(portion: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """The portion up to its first hole: the next one begins with the hole, and is asked where it went."""
+    count = next((at for at, (offset, _) in enumerate(portion) if offset != portion[0][0] + at), len(portion))
+    return portion[:count]
 
 
 def _portions(
