@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -459,6 +460,40 @@ async def test_a_broker_that_oversteps_the_window_is_named() -> None:
         MqttSource(options(port, receive_maximum=1), Series()).connect() as deliveries,
     ):
         assert (await lost(deliveries)).endswith("as mosquitto 2.0 does: leave it at its default")
+
+
+@asynccontextmanager
+async def repeating(then: Sequence[tuple[int, bool]]) -> AsyncIterator[tuple[int, asyncio.Queue[int]]]:
+    """A peer of MQTT 3.1.1 that sends messages by identifier, some again; and the PUBACKs it heard."""
+    heard: asyncio.Queue[int] = asyncio.Queue()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _packet(reader)
+        writer.write(bytes([0x20, 2, 0, 0]))
+        writer.write(bytes([0x90, 3]) + (await _packet(reader))[:2] + bytes([1]))
+        for mid, again in then:
+            topic, payload = message("temperature", mid)
+            body = len(topic).to_bytes(2, "big") + topic.encode() + mid.to_bytes(2, "big") + payload
+            writer.write(bytes([0x3A if again else 0x32, len(body)]) + body)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while len(packet := await _packet(reader)) == 2:
+                heard.put_nowait(int.from_bytes(packet, "big"))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], heard
+
+
+async def test_a_message_sent_twice_before_its_acknowledgement_does_not_end_all_others() -> None:
+    async with (
+        repeating([(1, False), (1, True), (2, False)]) as (port, acknowledged),
+        MqttSource(options(port, protocol="3.1.1"), Series()).connect() as deliveries,
+    ):
+        await hear(deliveries, 3)
+        async with asyncio.timeout(PATIENCE_S):
+            while await acknowledged.get() != 2:
+                pass
 
 
 async def test_a_consumer_that_stops_makes_us_stop_reading(broker: Mosquitto) -> None:
