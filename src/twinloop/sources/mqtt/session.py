@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from mqttium import MQTTError, NotConnectedError, ProtocolError
 from mqttium.api import AsyncClient
@@ -27,6 +27,8 @@ _GATHER_S: Final = 0.005
 _ACKS_A_TURN: Final = 256
 _STALE: Final = "not an active inbound acknowledgement"
 _CAUSE_S: Final = 1.0
+_SETTLE_S: Final = 0.5
+_ACKNOWLEDGE: Final = "mqtt-acknowledge"
 NO_TOPIC: Final = "twinloop/sign/of/life"
 """Never subscribed to: taking it back is a packet that the broker answers, and nothing more."""
 
@@ -79,16 +81,23 @@ class Session:
         self._cause: BaseException | None = None
         self._cause_known = asyncio.Event()
         self._delivered_s = float("-inf")
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
         client.on_disconnect = self._note_cause
 
     def start(self) -> None:
         """Begin to hear and to acknowledge."""
         self._tasks = [
             asyncio.create_task(self._hear(), name="mqtt-hear"),
-            asyncio.create_task(self._acknowledge(), name="mqtt-acknowledge"),
+            asyncio.create_task(self._acknowledge(), name=_ACKNOWLEDGE),
             asyncio.create_task(self._stay_known(), name="mqtt-stay-known"),
         ]
+
+    async def settle(self) -> None:
+        """Return when the acknowledgements that are due are sent, or cannot be, or the time is up."""
+        sent = asyncio.create_task(self._acks_sent.wait())
+        watched = {sent, *(task for task in self._tasks if task.get_name() == _ACKNOWLEDGE)}
+        await asyncio.wait(watched, timeout=_SETTLE_S, return_when=asyncio.FIRST_COMPLETED)
+        sent.cancel()
 
     async def stop(self) -> None:
         """End the tasks; what is not acknowledged by now never will be on this connection."""
