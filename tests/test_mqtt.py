@@ -381,6 +381,16 @@ async def test_a_refused_connection_says_why(connack: int, said: str) -> None:
             await enter(MqttSource(options(port), Series()))
 
 
+async def test_what_the_broker_says_is_shown_printable() -> None:
+    said = bytes([0x1F, 0, 5]) + b"a\x1b[2J"
+    goodbye = bytes([0xE0, 2 + len(said), 0x8B, len(said)]) + said
+    async with (
+        scripted(0, 1, then=goodbye) as port,
+        MqttSource(options(port), Series()).connect() as deliveries,
+    ):
+        assert (await lost(deliveries)).endswith("is shutting down (it says: a?[2J)")
+
+
 async def test_a_refused_subscription_names_the_topic() -> None:
     async with scripted(0, 0x87) as port:
         with pytest.raises(LinkError, match=r"'reactor/\+/sensor/\+' \(not allowed for this user\)"):

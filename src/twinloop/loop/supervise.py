@@ -18,6 +18,7 @@ from enum import StrEnum, unique
 from typing import Any, Final
 
 from twinloop.errors import LinkError
+from twinloop.foreign import readable
 from twinloop.records import DeadLetter, DeadLetters, DeadReason, Link, LinkState, Record, Tick
 from twinloop.sources.source import Delivery, Renewable, Source
 
@@ -270,7 +271,7 @@ class Supervisor:
                 self.figures.dead_letters += len(record.letters)
                 self._say_dead(record.letters)
             elif isinstance(record, Link) and record.state is LinkState.ADDRESS_LOST:
-                _log.warning("%s: %s is not read: %s", self.name, record.address, record.why)
+                _log.warning("%s: %s is not read: %s", self.name, record.address, readable(record.why))
             elif isinstance(record, Link) and record.state is LinkState.ADDRESS_FOUND:
                 _log.info("%s: %s is read again", self.name, record.address)
 
@@ -282,9 +283,9 @@ class Supervisor:
                 _log.warning(
                     "%s: %s became a dead letter, %s: %s (`twinloop query PLANT dead` shows all there are)",
                     self.name,
-                    letter.origin,
+                    readable(letter.origin),
                     letter.reason,
-                    letter.detail,
+                    readable(letter.detail),
                 )
 
     async def drained(self) -> None:
