@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -380,6 +381,16 @@ async def test_a_refused_connection_says_why(connack: int, said: str) -> None:
             await enter(MqttSource(options(port), Series()))
 
 
+async def test_what_the_broker_says_is_shown_printable() -> None:
+    said = bytes([0x1F, 0, 5]) + b"a\x1b[2J"
+    goodbye = bytes([0xE0, 2 + len(said), 0x8B, len(said)]) + said
+    async with (
+        scripted(0, 1, then=goodbye) as port,
+        MqttSource(options(port), Series()).connect() as deliveries,
+    ):
+        assert (await lost(deliveries)).endswith("is shutting down (it says: a?[2J)")
+
+
 async def test_a_refused_subscription_names_the_topic() -> None:
     async with scripted(0, 0x87) as port:
         with pytest.raises(LinkError, match=r"'reactor/\+/sensor/\+' \(not allowed for this user\)"):
@@ -459,6 +470,40 @@ async def test_a_broker_that_oversteps_the_window_is_named() -> None:
         MqttSource(options(port, receive_maximum=1), Series()).connect() as deliveries,
     ):
         assert (await lost(deliveries)).endswith("as mosquitto 2.0 does: leave it at its default")
+
+
+@asynccontextmanager
+async def repeating(then: Sequence[tuple[int, bool]]) -> AsyncIterator[tuple[int, asyncio.Queue[int]]]:
+    """A peer of MQTT 3.1.1 that sends messages by identifier, some again; and the PUBACKs it heard."""
+    heard: asyncio.Queue[int] = asyncio.Queue()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _packet(reader)
+        writer.write(bytes([0x20, 2, 0, 0]))
+        writer.write(bytes([0x90, 3]) + (await _packet(reader))[:2] + bytes([1]))
+        for mid, again in then:
+            topic, payload = message("temperature", mid)
+            body = len(topic).to_bytes(2, "big") + topic.encode() + mid.to_bytes(2, "big") + payload
+            writer.write(bytes([0x3A if again else 0x32, len(body)]) + body)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while len(packet := await _packet(reader)) == 2:
+                heard.put_nowait(int.from_bytes(packet, "big"))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], heard
+
+
+async def test_a_message_sent_twice_before_its_acknowledgement_does_not_end_all_others() -> None:
+    async with (
+        repeating([(1, False), (1, True), (2, False)]) as (port, acknowledged),
+        MqttSource(options(port, protocol="3.1.1"), Series()).connect() as deliveries,
+    ):
+        await hear(deliveries, 3)
+        async with asyncio.timeout(PATIENCE_S):
+            while await acknowledged.get() != 2:
+                pass
 
 
 async def test_a_consumer_that_stops_makes_us_stop_reading(broker: Mosquitto) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from support.mosquitto import find, mosquitto
 from support.tls import Authority
-from test_mqtt import PROTOCOLS, Series, message, options, publish
+from test_mqtt import PROTOCOLS, Series, hear, message, options, publish, samples
 from twinloop.log.memory import MemoryLog
 from twinloop.loop import supervise
 from twinloop.loop.supervise import Backoff, Supervisor
@@ -214,3 +214,30 @@ async def test_a_subscription_that_was_lost_while_the_session_lives_is_brought_b
     assert [record.unpack().value.tolist() for record in delivery.records if isinstance(record, Samples)] == [
         [2.0]
     ]
+
+
+async def test_a_clean_stop_under_load_leaves_nothing_durable_unacknowledged(tmp_path: Path) -> None:
+    durable: list[float] = []
+
+    async def append(record: Record, _time_ns: int) -> int:
+        await asyncio.sleep(0.3)  # a busy disk's commit
+        if isinstance(record, Samples):
+            durable.extend(record.unpack().value.tolist())
+        return 1
+
+    with mosquitto(tmp_path) as broker:
+        how = options(broker.port, client_id="stops")
+        keeper = Supervisor(MqttSource(how, Series()), append)
+        running = asyncio.create_task(keeper.run())
+        await until(lambda: keeper.figures.connects == 1)
+        await publish(broker.port, *(message("temperature", float(value)) for value in range(200)))
+        await until(lambda: keeper.figures.samples > 0)
+        keeper.stop()
+        async with asyncio.timeout(10):
+            await running
+            await keeper.drained()
+        await publish(broker.port, message("temperature", -1.0))
+        async with MqttSource(how, Series()).connect() as deliveries:
+            again = samples(await hear(deliveries, 201 - len(durable))).value.tolist()
+    assert durable
+    assert again == [*map(float, range(len(durable), 200)), -1.0]

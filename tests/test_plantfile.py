@@ -338,8 +338,18 @@ def test_a_secret_is_in_no_message_and_no_repr(
     assert secret not in shown
 
 
-def test_a_password_in_the_url_is_refused_without_showing_it(tmp_path: Path) -> None:
-    (line,) = refusal(tmp_path, SMALL.replace("localhost", "u:hunter2@localhost"))
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mqtt://u:hunter2@localhost",
+        "mqtt:/u:hunter2@localhost",
+        "mqtt//u:hunter2@localhost",
+        "mqt://u:hunter2@localhost",
+        "mqtt://u:hunter2/@localhost",
+    ],
+)
+def test_a_password_in_the_url_is_refused_without_showing_it(tmp_path: Path, url: str) -> None:
+    (line,) = refusal(tmp_path, SMALL.replace("mqtt://localhost", url))
     assert "username and password" in line
     assert "hunter2" not in line
 

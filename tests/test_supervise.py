@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from twinloop.errors import LinkError, LogError
 from twinloop.log.memory import MemoryLog
 from twinloop.loop.supervise import Backoff, LinkPhase, Supervisor
-from twinloop.records import Alive, Link, LinkState, Record, decode_record, encode_record
+from twinloop.records import (
+    Alive,
+    DeadLetter,
+    DeadLetters,
+    DeadReason,
+    Link,
+    LinkState,
+    Record,
+    decode_record,
+    encode_record,
+)
 from twinloop.sources.source import Delivery, Reading
 
 ALIVE = Alive(1, [0])
@@ -281,3 +291,15 @@ def test_waits_begin_within_a_second_grow_and_never_pass_thirty(draws: list[floa
     assert waits[0] <= 1.0
     assert all(0.5 <= wait <= 30.0 for wait in waits)
     assert min(waits[6:]) >= 15.0
+
+
+async def test_what_the_plant_says_reaches_the_log_printable_and_short(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    letter = DeadLetter(1, "field", "a\x1b[2Jb", b"", DeadReason.UNDECODABLE, "c\rd" + "x" * 65_536)
+    log = MemoryLog()
+    await supervised(Scripted([Delivery((DeadLetters([letter]),), lambda: None)]), log).run()
+    (said,) = [record.getMessage() for record in caplog.records if "dead letter" in record.getMessage()]
+    assert said.isprintable()
+    assert len(said) < 1_000
+    assert "a?[2Jb" in said

@@ -249,13 +249,13 @@ def _url(*schemes: str) -> _Reader:
     example = f"{schemes[0]}://HOST:PORT"
 
     def read(value: object) -> str:
+        if isinstance(value, str) and "@" in value:  # anywhere: with a slip in it a URL has no user name
+            raise ValueError("a user name does not belong in the URL; use the keys username and password")
         try:
             parts = urlsplit(_text(value))
             port_is_sane = parts.port is None or parts.port > 0
         except ValueError:
             raise ValueError(f"expected a URL such as {example}") from None
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("a user name does not belong in the URL; use the keys username and password")
         if parts.scheme not in schemes or not parts.hostname or not port_is_sane:
             expected = alternatives(tuple(f"{scheme}://HOST:PORT" for scheme in schemes))
             raise wrong(expected, value)

@@ -18,6 +18,7 @@ from enum import StrEnum, unique
 from typing import Any, Final
 
 from twinloop.errors import LinkError
+from twinloop.foreign import readable
 from twinloop.records import DeadLetter, DeadLetters, DeadReason, Link, LinkState, Record, Tick
 from twinloop.sources.source import Delivery, Renewable, Source
 
@@ -34,6 +35,7 @@ _RESTLESS: Final = 5
 _IN_FLIGHT: Final = 64
 _LAST_WORDS_S: Final = 1.0
 _LAST_PAUSE_S: Final = 0.05
+_SETTLE_S: Final = 1.0
 _MOST_SAID: Final = 100
 _FIRST: Final = asyncio.FIRST_COMPLETED
 
@@ -157,7 +159,7 @@ class Supervisor:
         self.figures.phase = LinkPhase.ENDED
 
     def stop(self) -> None:
-        """Take what has been heard already, close the connection, and let `run` return."""
+        """Take what has been heard already, acknowledge it, close the connection, and let `run` return."""
         self._stop.set()
 
     async def _session(self) -> None:
@@ -167,9 +169,16 @@ class Supervisor:
             stopping = asyncio.create_task(self._stop.wait())
             try:
                 await self._listen(aiter(deliveries), stopping)
+                await self._settle()
             finally:
                 holds.cancel()
                 stopping.cancel()
+
+    async def _settle(self) -> None:
+        """Wait a little for what was taken to be durable: only a link that is open can acknowledge it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_S):
+                await self.drained()
 
     def _steady_after_s(self) -> float:
         """How long a connection must last to count as one that holds.
@@ -262,7 +271,7 @@ class Supervisor:
                 self.figures.dead_letters += len(record.letters)
                 self._say_dead(record.letters)
             elif isinstance(record, Link) and record.state is LinkState.ADDRESS_LOST:
-                _log.warning("%s: %s is not read: %s", self.name, record.address, record.why)
+                _log.warning("%s: %s is not read: %s", self.name, record.address, readable(record.why))
             elif isinstance(record, Link) and record.state is LinkState.ADDRESS_FOUND:
                 _log.info("%s: %s is read again", self.name, record.address)
 
@@ -274,17 +283,21 @@ class Supervisor:
                 _log.warning(
                     "%s: %s became a dead letter, %s: %s (`twinloop query PLANT dead` shows all there are)",
                     self.name,
-                    letter.origin,
+                    readable(letter.origin),
                     letter.reason,
-                    letter.detail,
+                    readable(letter.detail),
                 )
 
     async def drained(self) -> None:
         """Return when everything taken is durable and acknowledged."""
-        for _ in range(_IN_FLIGHT):
-            await self._slots.acquire()
-        for _ in range(_IN_FLIGHT):
-            self._slots.release()
+        taken = 0
+        try:
+            while taken < _IN_FLIGHT:
+                await self._slots.acquire()
+                taken += 1
+        finally:
+            for _ in range(taken):
+                self._slots.release()
 
     async def _found(self) -> None:
         self.figures.phase = LinkPhase.UP

@@ -248,6 +248,7 @@ async def _open(
         except (MQTTError, OSError) as error:
             raise translate(error) from None
         yield session
+        await session.settle()
     finally:
         if subscribing is not None:
             subscribing.cancel()

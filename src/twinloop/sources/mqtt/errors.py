@@ -13,6 +13,7 @@ from mqttium import BrokerDisconnectError, ConnectError, ConnectRefusedError, MQ
 from mqttium.types import Properties
 
 from twinloop.errors import LinkError
+from twinloop.foreign import readable
 
 __all__ = ["Peer", "is_unexplained_close", "link_error"]
 
@@ -140,7 +141,7 @@ def link_error(
             " as mosquitto 2.0 does: leave it at its default"
         )
     else:
-        why = str(error) or type(error).__name__
+        why = readable(str(error)) or type(error).__name__
     return LinkError(f"{peer.where}: {why}")
 
 
@@ -174,7 +175,7 @@ def _never_accepted(peer: Peer, error: BaseException) -> str:
 
 def _broker_says(properties: Properties | None) -> str:
     said = properties.get("reason_string") if properties else None
-    return f" (it says: {said})" if isinstance(said, str) and said else ""
+    return f" (it says: {readable(said)})" if isinstance(said, str) and said else ""
 
 
 def _refused_topics(error: SubscribeError, topics: tuple[str, ...]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from mqttium import MQTTError
+from mqttium import MQTTError, NotConnectedError, ProtocolError
 from mqttium.api import AsyncClient
 from mqttium.types import Message
 
@@ -17,12 +18,17 @@ from twinloop.sources.source import Delivery
 
 __all__ = ["MAX_HEARD", "NO_TOPIC", "Session"]
 
+_log = logging.getLogger(__name__)
+
 MAX_HEARD: Final = 5_000
 """Messages in one delivery, and as many again in the client's queue; then the socket is left unread."""
 _MAX_HEARD_BYTES: Final = 4 * 1024 * 1024
 _GATHER_S: Final = 0.005
 _ACKS_A_TURN: Final = 256
+_STALE: Final = "not an active inbound acknowledgement"
 _CAUSE_S: Final = 1.0
+_SETTLE_S: Final = 0.5
+_ACKNOWLEDGE: Final = "mqtt-acknowledge"
 NO_TOPIC: Final = "twinloop/sign/of/life"
 """Never subscribed to: taking it back is a packet that the broker answers, and nothing more."""
 
@@ -69,20 +75,29 @@ class Session:
         self._owed = 0  # heard with QoS 1 and not yet acknowledged
         self._acks: deque[Sequence[Message]] = deque()
         self._acks_due = asyncio.Event()
+        self._acks_sent = asyncio.Event()
+        self._acks_sent.set()
         self._ended = False
         self._cause: BaseException | None = None
         self._cause_known = asyncio.Event()
         self._delivered_s = float("-inf")
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
         client.on_disconnect = self._note_cause
 
     def start(self) -> None:
         """Begin to hear and to acknowledge."""
         self._tasks = [
             asyncio.create_task(self._hear(), name="mqtt-hear"),
-            asyncio.create_task(self._acknowledge(), name="mqtt-acknowledge"),
+            asyncio.create_task(self._acknowledge(), name=_ACKNOWLEDGE),
             asyncio.create_task(self._stay_known(), name="mqtt-stay-known"),
         ]
+
+    async def settle(self) -> None:
+        """Return when the acknowledgements that are due are sent, or cannot be, or the time is up."""
+        sent = asyncio.create_task(self._acks_sent.wait())
+        watched = {sent, *(task for task in self._tasks if task.get_name() == _ACKNOWLEDGE)}
+        await asyncio.wait(watched, timeout=_SETTLE_S, return_when=asyncio.FIRST_COMPLETED)
+        sent.cancel()
 
     async def stop(self) -> None:
         """End the tasks; what is not acknowledged by now never will be on this connection."""
@@ -108,6 +123,7 @@ class Session:
             if owed:
                 self._acks.append(owed)
                 self._acks_due.set()
+                self._acks_sent.clear()
 
         return Delivery(records, ack, samples)
 
@@ -167,19 +183,39 @@ class Session:
             self._enough.set()
 
     async def _acknowledge(self) -> None:
-        """Send the acknowledgements that are due, oldest first, until the connection is gone."""
+        """Send the acknowledgements that are due, oldest first, until the connection is gone.
+
+        Without them the broker falls silent sooner or later: whatever else ends this ends the session.
+        """
         sent = 0
-        with contextlib.suppress(MQTTError, OSError):
+        try:
             while True:
                 await self._acks_due.wait()
                 self._acks_due.clear()
                 while self._acks:
-                    for message in self._acks.popleft():
-                        await self._client.ack(message)
+                    for message in self._acks[0]:
+                        await self._acknowledge_one(message)
                         self._owed -= 1
                         sent += 1
                         if not sent % _ACKS_A_TURN:
                             await asyncio.sleep(0)
+                    self._acks.popleft()
+                self._acks_sent.set()
+        except (NotConnectedError, OSError):
+            pass  # the client says why it ended
+        except Exception as error:  # noqa: BLE001 - else the broker falls silent and nobody knows why
+            _log.debug("an acknowledgement that cannot be sent", exc_info=True)
+            self.fail(error)
+        finally:
+            self._acks_sent.set()
+
+    async def _acknowledge_one(self, message: Message) -> None:
+        """Acknowledge; nothing where the broker sent it twice meanwhile and the first word did for both."""
+        try:
+            await self._client.ack(message)
+        except ProtocolError as error:
+            if _STALE not in str(error):
+                raise
 
     async def _stay_known(self) -> None:
         """Tell the broker that we live while its answer to the client's ping stands behind what is unread.

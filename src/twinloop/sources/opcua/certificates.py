@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from twinloop.sources.opcua.foreign import readable
+from twinloop.foreign import readable
 
 __all__ = [
     "OWN_CERTIFICATE",

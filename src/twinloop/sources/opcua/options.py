@@ -13,8 +13,8 @@ from asyncua.ua import status_codes
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from twinloop.errors import LinkError
+from twinloop.foreign import readable
 from twinloop.sources.opcua.certificates import OWN_CERTIFICATE
-from twinloop.sources.opcua.foreign import readable
 
 __all__ = [
     "ENDED",

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from twinloop.errors import LinkError
+from twinloop.foreign import readable
 from twinloop.sources.opcua.certificates import (
     Pins,
     application_uri,
@@ -31,7 +32,7 @@ from twinloop.sources.opcua.certificates import (
     read_certificate,
     uri_of,
 )
-from twinloop.sources.opcua.foreign import foreign_bytes, readable
+from twinloop.sources.opcua.foreign import foreign_bytes
 from twinloop.sources.opcua.options import OpcuaOptions, policy_sentence, translate
 
 __all__ = ["GuardedClient", "explain", "own_files", "secure", "server_certificate"]

@@ -26,7 +26,8 @@ from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.ua_binary import nodeid_from_binary, struct_from_binary
 from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
-from twinloop.sources.opcua.foreign import foreign_bytes, readable
+from twinloop.foreign import readable
+from twinloop.sources.opcua.foreign import foreign_bytes
 from twinloop.sources.opcua.options import TOO_MUCH, OpcuaOptions, status_name
 from twinloop.sources.opcua.secure import GuardedClient, explain, secure
 from twinloop.sources.opcua.values import Rows, decode_values

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from asyncua.ua.uatypes import LocalizedText
 
 from twinloop.batch import Received
+from twinloop.foreign import readable
 from twinloop.records import Alive, DeadLetter, DeadLetters, DeadReason, Link, LinkState, Record, Samples
-from twinloop.sources.opcua.foreign import readable
 from twinloop.sources.opcua.options import OpcuaNode, status_name
 from twinloop.sources.opcua.values import Rows
 from twinloop.sources.source import Intake
