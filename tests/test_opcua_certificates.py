@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from support.uacerts import client_certificate
 from twinloop.sources.opcua.certificates import (
     Pins,
+    application_uri,
     decode_certificate,
     describe,
     fingerprint,
@@ -92,3 +93,10 @@ def test_a_certificate_whose_texts_cannot_be_read_is_described_all_the_same(
     assert said["subject"] == subject_of(shown)
     assert (said["subject"] == said["issuer"] == "unreadable") == (b"\xff" in now)
     assert (said["application URI"] == "none") == (b"\xff" not in now)
+
+
+def test_a_plant_may_have_any_name(tmp_path: Path) -> None:
+    made = read_certificate(own_certificate(tmp_path, "Fässer")[0])
+    assert uri_of(made) == application_uri("Fässer")
+    assert uri_of(made).endswith(":twinloop:F%C3%A4sser")
+    assert application_uri("Plant_1.a b").endswith(":twinloop:Plant_1.a b")

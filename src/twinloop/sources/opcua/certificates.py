@@ -17,6 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 OWN_CERTIFICATE: Final = "own-certificate.der"
+_ASCII: Final = "".join(map(chr, range(128)))
 _KEY_BITS: Final = 2048
 _VALID: Final = timedelta(days=20 * 365)
 _FROM: Final = datetime(2024, 1, 1, tzinfo=UTC)
@@ -46,9 +48,9 @@ _FROM: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def application_uri(plant: str) -> str:
-    """The URI by which servers know the twinloop of a plant on this host."""
+    """The URI by which servers know the twinloop of a plant on this host: ASCII, other letters percent-encoded."""
     host = "".join(letter for letter in socket.gethostname() if letter.isalnum() or letter in "-.")
-    return f"urn:{host if host.isascii() and host else 'localhost'}:twinloop:{plant}"
+    return f"urn:{host if host.isascii() and host else 'localhost'}:twinloop:{quote(plant, safe=_ASCII)}"
 
 
 def own_certificate(directory: Path, plant: str) -> tuple[Path, Path]:
@@ -205,7 +207,7 @@ def uri_of(certificate: x509.Certificate) -> str:
 
 
 def subject_of(certificate: x509.Certificate) -> str:
-    """Whose certificate it says it is, fit to be shown. Never raises: names are decoded only when asked for."""
+    """Whose certificate it says it is, fit to be shown. Never raises: names are decoded late."""
     return _name(lambda: certificate.subject)
 
 

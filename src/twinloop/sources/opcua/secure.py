@@ -220,7 +220,7 @@ def _offered(endpoints: Sequence[ua.EndpointDescription]) -> str:
     names = {uri: name for name, uri in _URIS.items()}
     each = {
         (names.get(e.SecurityPolicyUri or "") or (e.SecurityPolicyUri or "").rpartition("#")[2])
-        + f", {e.SecurityMode.name}"
+        + ("" if e.SecurityMode == ua.MessageSecurityMode.None_ else f", {e.SecurityMode.name}")
         for e in endpoints
     }
     return readable("; ".join(sorted(each))) or "nothing"
