@@ -48,7 +48,7 @@ _FROM: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def application_uri(plant: str) -> str:
-    """The URI by which servers know the twinloop of a plant on this host: ASCII, other letters percent-encoded."""
+    """The ASCII URI by which servers know the twinloop of a plant on this host."""
     host = "".join(letter for letter in socket.gethostname() if letter.isalnum() or letter in "-.")
     return f"urn:{host if host.isascii() and host else 'localhost'}:twinloop:{quote(plant, safe=_ASCII)}"
 
