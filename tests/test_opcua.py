@@ -340,7 +340,7 @@ async def test_a_policy_the_server_lacks_is_refused_with_those_it_offers(
 ) -> None:
     certificate, key = client_certificate(tmp_path)
     security = OpcuaSecurity(policy="Basic256Sha256", certificate=certificate, private_key=key)
-    with pytest.raises(LinkError, match=r"does not offer .*Basic256Sha256, SignAndEncrypt.*: None, None_"):
+    with pytest.raises(LinkError, match=r"does not offer .*Basic256Sha256, SignAndEncrypt.*: None$"):
         await source(server.url, "i=2258", security=security).connect().__aenter__()
 
 

@@ -7,15 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from support.uacerts import client_certificate
 from twinloop.sources.opcua.certificates import (
     Pins,
+    application_uri,
     decode_certificate,
     describe,
     fingerprint,
     own_certificate,
     read_certificate,
+    subject_of,
     uri_of,
 )
 
@@ -69,3 +72,31 @@ def test_a_pin_is_replaced_whole_and_read_in_either_form(tmp_path: Path) -> None
 def test_what_is_no_certificate_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError):
         decode_certificate(data)
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (b"twinloop test client", b"twinloop \xff\xfest client"),  # no UTF-8
+        (b"\x86\x18urn:twinloop:test:client", b"\x83\x18urn:twinloop:test:client"),  # a name of no known type
+        (b"\x06\x03\x55\x1d\x13", b"\x06\x03\x55\x1d\x11"),  # an extension twice
+    ],
+)
+def test_a_certificate_whose_texts_cannot_be_read_is_described_all_the_same(
+    tmp_path: Path, was: bytes, now: bytes
+) -> None:
+    good = read_certificate(client_certificate(tmp_path)[0]).public_bytes(serialization.Encoding.DER)
+    assert was in good
+    shown = decode_certificate(good.replace(was, now))
+    said = dict(describe(shown))
+    assert said["SHA-256"] == fingerprint(shown)
+    assert said["subject"] == subject_of(shown)
+    assert (said["subject"] == said["issuer"] == "unreadable") == (b"\xff" in now)
+    assert (said["application URI"] == "none") == (b"\xff" not in now)
+
+
+def test_a_plant_may_have_any_name(tmp_path: Path) -> None:
+    made = read_certificate(own_certificate(tmp_path, "Fässer")[0])
+    assert uri_of(made) == application_uri("Fässer")
+    assert uri_of(made).endswith(":twinloop:F%C3%A4sser")
+    assert application_uri("Plant_1.a b").endswith(":twinloop:Plant_1.a b")

@@ -9,7 +9,7 @@ from typing import TextIO
 from twinloop.build import borrowed_workplace, secured_sources
 from twinloop.config.plantfile import load
 from twinloop.errors import ConfigError, LinkError
-from twinloop.sources.opcua.certificates import describe, fingerprint, read_certificate
+from twinloop.sources.opcua.certificates import fingerprint, read_certificate
 from twinloop.sources.opcua.client import OpcuaOptions
 from twinloop.sources.opcua.trust import Pinned, pin_server
 
@@ -34,12 +34,12 @@ async def trust(path: Path, env: Mapping[str, str], name: str | None, out: TextI
     for options in chosen:
         out.write(f"{options.name}: {options.url}\n")
         try:
-            pinned = await pin_server(options)
+            pinned = await pin_server(options, lambda shown: _write(out, _table(shown)))
         except LinkError as error:
             failed += 1
             out.write(f"  not pinned: {error}\n")
         else:
-            out.writelines(f"  {line}\n" for line in _lines(pinned))
+            _write(out, _lines(pinned))
     return failed
 
 
@@ -59,15 +59,21 @@ def _chosen(secured: Sequence[OpcuaOptions], names: Sequence[str], name: str | N
     raise ConfigError(f"sources.{name} has no certificate to pin: it is not OPC UA with a security policy")
 
 
-def _lines(pinned: Pinned) -> list[str]:
-    shown = [*describe(pinned.certificate)]
+def _write(out: TextIO, lines: Sequence[str]) -> None:
+    out.writelines(f"  {line}\n" for line in lines)
+
+
+def _table(shown: Sequence[tuple[str, str]]) -> list[str]:
     width = max(len(label) for label, _ in shown)
-    lines = [f"{label:{width}}  {text}" for label, text in shown]
+    return [f"{label:{width}}  {text}" for label, text in shown]
+
+
+def _lines(pinned: Pinned) -> list[str]:
     if pinned.before is None:
-        lines.append(f"pinned in {pinned.path}")
+        line = f"pinned in {pinned.path}"
     elif pinned.before == pinned.certificate:
-        lines.append(f"was pinned already, in {pinned.path}")
+        line = f"was pinned already, in {pinned.path}"
     else:
-        lines.append(f"pinned in {pinned.path}; it replaces SHA-256 {fingerprint(pinned.before)}")
+        line = f"pinned in {pinned.path}; it replaces SHA-256 {fingerprint(pinned.before)}"
     own = fingerprint(read_certificate(pinned.own))
-    return [*lines, f"the server has to trust this client in turn: {pinned.own}, SHA-256 {own}"]
+    return [line, f"the server has to trust this client in turn: {pinned.own}, SHA-256 {own}"]

@@ -13,9 +13,11 @@ import contextlib
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -33,10 +35,12 @@ __all__ = [
     "fingerprint",
     "own_certificate",
     "read_certificate",
+    "subject_of",
     "uri_of",
 ]
 
 OWN_CERTIFICATE: Final = "own-certificate.der"
+_ASCII: Final = "".join(map(chr, range(128)))
 _KEY_BITS: Final = 2048
 _VALID: Final = timedelta(days=20 * 365)
 _FROM: Final = datetime(2024, 1, 1, tzinfo=UTC)
@@ -44,9 +48,9 @@ _FROM: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def application_uri(plant: str) -> str:
-    """The URI by which servers know the twinloop of a plant on this host."""
+    """The ASCII URI by which servers know the twinloop of a plant on this host."""
     host = "".join(letter for letter in socket.gethostname() if letter.isalnum() or letter in "-.")
-    return f"urn:{host if host.isascii() and host else 'localhost'}:twinloop:{plant}"
+    return f"urn:{host if host.isascii() and host else 'localhost'}:twinloop:{quote(plant, safe=_ASCII)}"
 
 
 def own_certificate(directory: Path, plant: str) -> tuple[Path, Path]:
@@ -194,20 +198,32 @@ def fingerprint(certificate: x509.Certificate) -> str:
 
 
 def uri_of(certificate: x509.Certificate) -> str:
-    """The application URI in a certificate; empty where it has none."""
+    """The application URI in a certificate; empty where it has none that can be read. Never raises."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return ""
     return next(iter(names.get_values_for_type(x509.UniformResourceIdentifier)), "")
+
+
+def subject_of(certificate: x509.Certificate) -> str:
+    """Whose certificate it says it is, fit to be shown. Never raises: names are decoded late."""
+    return _name(lambda: certificate.subject)
+
+
+def _name(found: Callable[[], x509.Name]) -> str:
+    try:
+        return readable(found().rfc4514_string())
+    except Exception:  # noqa: BLE001 - foreign bytes: not UTF-8, no string at all
+        return "unreadable"
 
 
 def describe(certificate: x509.Certificate) -> list[tuple[str, str]]:
     """What a person compares before trusting a certificate, as labels and texts."""
     valid = f"{certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}"
     return [
-        ("subject", readable(certificate.subject.rfc4514_string())),
-        ("issuer", readable(certificate.issuer.rfc4514_string())),
+        ("subject", subject_of(certificate)),
+        ("issuer", _name(lambda: certificate.issuer)),
         ("application URI", readable(uri_of(certificate)) or "none"),
         ("valid", valid),
         ("SHA-256", fingerprint(certificate)),

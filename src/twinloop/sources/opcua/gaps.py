@@ -100,8 +100,8 @@ class Gaps:
         return found
 
     def put_back(self, gaps: Iterable[Gap]) -> None:
-        """Gaps taken are to be taken again, from where they begin now."""
-        self._found |= {gap.place: gap for gap in gaps}
+        """Gaps taken are to be taken again, from where they begin now; one found since reaches further."""
+        self._found = {gap.place: gap for gap in gaps} | self._found
         if self._found:
             self.some.set()
 

@@ -28,7 +28,7 @@ from twinloop.errors import LinkError
 from twinloop.records import Record
 from twinloop.sources.opcua.foreign import foreign_bytes
 from twinloop.sources.opcua.gaps import Gap, Gaps, times_of
-from twinloop.sources.opcua.options import ENDED, TOO_MUCH, OpcuaOptions, status_name
+from twinloop.sources.opcua.options import ENDED, NO_HISTORY, TOO_MUCH, OpcuaOptions, status_name
 from twinloop.sources.opcua.session import Session
 from twinloop.sources.opcua.table import NodeTable
 from twinloop.sources.opcua.values import Rows, decode_values
@@ -50,6 +50,8 @@ _ROWS_PER_S: Final = 50_000
 _PAUSE_S: Final = 0.02
 _TRIES: Final = 3
 _MOST_IDLE: Final = 100
+_MOST_REPEATED: Final = 5
+"""Answers in a row that reach no further: without a value, and with values that fill the log."""
 _LESS: Final = TOO_MUCH | {"BadNoContinuationPoints", "BadTimeout"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -124,11 +126,13 @@ class _Tally:
     rows: int = 0
     cut: int = 0
     refused: dict[str, list[int]] = field(default_factory=dict)
+    later: dict[str, list[int]] = field(default_factory=dict)
+    stuck: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """A gap being filled: from where on, how the server goes on, and answers in a row without a value."""
+    """A gap being filled: from where on, how the server goes on, answers in a row that reached no further."""
 
     gap: Gap
     start: int
@@ -166,6 +170,10 @@ class History:
         self._deliver = deliver
         self._refused: set[int] = set()
         self._nobody = False
+        self._waiting: dict[int, Gap] = {}
+        self._again_at = 0.0
+        self._resting = False
+        self._told: set[str] = set()
         self._invalid: dict[int, int] = {}
         self._nodes = min(session.history_nodes or _NODES, _NODES)
         self._rows = _ROWS
@@ -173,17 +181,32 @@ class History:
     async def run(self) -> None:
         """Fill what gaps there are, and those that come; never returns. Raises when the link is gone."""
         while True:
-            await self._gaps.some.wait()
+            await self._some()
             await asyncio.sleep(max(_SETTLE_S, 2 * self._options.publishing_interval_s))
             tally = _Tally()
+            self._resting = False
             while gaps := sorted(self._gaps.take(), key=lambda gap: (gap.start, gap.place)):
                 tally.nodes |= {gap.place for gap in gaps}
                 tally.cut += sum(gap.cut for gap in gaps)
                 await self._fill(gaps, tally)
             self._tell(tally)
 
+    async def _some(self) -> None:
+        """Wait for gaps to take; those refused for now are among them again after `retry_s`."""
+        try:
+            async with asyncio.timeout_at(self._again_at if self._waiting else None):
+                await self._gaps.some.wait()
+        except TimeoutError:
+            self._gaps.put_back(self._waiting.values())
+            self._waiting.clear()
+
     async def _fill(self, gaps: Sequence[Gap], tally: _Tally) -> None:
+        for gap in gaps:
+            self._waiting.pop(gap.place, None)  # one found since reaches further
         while gaps:
+            if self._resting:
+                self._waiting |= {gap.place: gap._replace(cut=False) for gap in gaps}
+                return
             group, gaps = self._group(gaps)
             asks = [_Ask(gap, gap.start) for gap in group if not self._refuses(gap.place)]
             details = self._details(group)
@@ -238,10 +261,13 @@ class History:
             made, count, reached = self._take(ask, part)
             records += made
             samples += count
-            idle = 0 if count else ask.idle + 1
-            if part.point and idle < _MOST_IDLE:
+            idle = 0 if reached > ask.start else ask.idle + 1
+            if part.point and idle < (_MOST_REPEATED if count else _MOST_IDLE):
                 following[ask.gap.place] = _Ask(ask.gap, reached, part.point, idle)
-        done = [ask.gap.place for ask in asks if ask.gap.place not in following]
+            elif part.point:
+                tally.stuck.append(ask.gap.place)
+        open_ = following.keys() | self._waiting.keys()
+        done = [ask.gap.place for ask in asks if ask.gap.place not in open_]
         await self._hand_on(records, samples, following, done)
         tally.rows += samples
         await asyncio.sleep(max(_PAUSE_S, samples / _ROWS_PER_S, time.monotonic() - began))
@@ -275,7 +301,7 @@ class History:
         await durable.wait()
 
     def _fault(self, asks: Sequence[_Ask], name: str, tally: _Tally) -> None:
-        """A whole request was refused: ask for less, or for nothing any more."""
+        """A whole request was refused: ask for less, or later, or for nothing any more."""
         if name in ENDED:
             raise LinkError(f"{self._options.name}: {self._options.endpoint}: {ENDED[name]} ({name})")
         if name in _LESS and (len(asks) > 1 or self._rows > 1):
@@ -284,6 +310,11 @@ class History:
             else:
                 self._rows = max(1, self._rows // 4)
             self._put_back(asks)
+            return
+        if name not in NO_HISTORY:
+            self._resting = True
+            self._rows = _ROWS  # what was too much is not for ever
+            self._put_off(asks, name, tally)
             return
         self._nobody = True
         places = [ask.gap.place for ask in asks]
@@ -299,6 +330,8 @@ class History:
         elif name == "BadNoContinuationPoints" and self._nodes > 1:
             self._nodes = 1
             self._put_back([ask])
+        elif name not in NO_HISTORY:
+            self._put_off([ask], name, tally)
         else:
             self._refused.add(place)
             tally.refused.setdefault(name, []).append(place)
@@ -306,14 +339,39 @@ class History:
     def _put_back(self, asks: Iterable[_Ask]) -> None:
         self._gaps.put_back(ask.gap._replace(start=ask.start, cut=False) for ask in asks)
 
+    def _put_off(self, asks: Sequence[_Ask], name: str, tally: _Tally) -> None:
+        """A passing refusal: the gaps stay open, for `retry_s` or until the next session."""
+        tally.later.setdefault(name, []).extend(ask.gap.place for ask in asks)
+        if not self._waiting:
+            self._again_at = asyncio.get_running_loop().time() + self._options.retry_s
+        self._waiting |= {ask.gap.place: ask.gap._replace(start=ask.start, cut=False) for ask in asks}
+
+    def _named(self, places: Sequence[int], *, all_: bool = False) -> str:
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        return f"{self._options.nodes[places[0]].address}{' and the rest' if all_ else more}"
+
     def _tell(self, tally: _Tally) -> None:
         name = self._options.name
         for why, places in tally.refused.items():
-            first = self._options.nodes[places[0]].address
-            more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-            if self._nobody:
-                more = " and the rest"
-            _log.warning("%s: the server has no history of %s%s (%s): the gap stays", name, first, more, why)
+            named = self._named(places, all_=self._nobody)
+            _log.warning("%s: the server has no history of %s (%s): the gap stays", name, named, why)
+        for why, places in tally.later.items():
+            if why not in self._told:
+                self._told.add(why)
+                _log.warning(
+                    "%s: the server cannot give the history of %s now (%s): it is asked again every %g s",
+                    name,
+                    self._named(places, all_=self._resting),
+                    why,
+                    self._options.retry_s,
+                )
+        if tally.stuck:
+            _log.warning(
+                "%s: %s: the server does not go on with the history of %s: the rest of the gap stays",
+                name,
+                self._options.endpoint,
+                self._named(tally.stuck),
+            )
         if tally.cut:
             _log.warning(
                 "%s: %d nodes were away for longer than history_max (%g s): what is older stays missing",
@@ -326,7 +384,7 @@ class History:
                 "%s: the gap was filled with %d values of %d nodes from the server's history",
                 name,
                 tally.rows,
-                len(tally.nodes) - sum(map(len, tally.refused.values())),
+                len(tally.nodes) - sum(map(len, [*tally.refused.values(), *tally.later.values()])),
             )
 
 

@@ -95,7 +95,9 @@ class LiveLink:
         self._intake = intake
         self._table = NodeTable(options.name, options.nodes, intake, memory.lost)
         self._clock = asyncio.get_running_loop().time
-        self._publisher = Publisher(session.raw, f"{options.name}: {options.endpoint}")
+        self._publisher = Publisher(
+            session.raw, f"{options.name}: {options.endpoint}", options.publishing_interval_s
+        )
         self._items = Items(options, session, self._publisher)
         self._ids: dict[int, ua.NodeId] = {}
         self._gaps = Gaps(memory.kept, int(options.history_max_s * 1e9))

@@ -18,6 +18,7 @@ from twinloop.sources.opcua.certificates import OWN_CERTIFICATE
 
 __all__ = [
     "ENDED",
+    "NO_HISTORY",
     "TOO_MUCH",
     "OpcuaNode",
     "OpcuaOptions",
@@ -181,6 +182,30 @@ ENDED: Final = {
     "BadNoSubscription": _UNSUBSCRIBED,
 }
 """What servers say when there is nothing left to ask: only a new session helps."""
+NO_HISTORY: Final = {
+    "BadServiceUnsupported",
+    "BadHistoryOperationUnsupported",
+    "BadHistoryOperationInvalid",
+    "BadNotSupported",
+    "BadNotImplemented",
+    "BadRequestTypeInvalid",
+    "BadStructureMissing",
+    "BadInvalidArgument",
+    "BadInvalidTimestampArgument",
+    "BadTimestampsToReturnInvalid",
+    "BadDataEncodingInvalid",
+    "BadDataEncodingUnsupported",
+    "BadUserAccessDenied",
+    "BadSecurityModeInsufficient",
+    "BadNotReadable",
+    "BadNodeIdInvalid",
+    "BadNodeIdUnknown",
+    "BadNodeClassInvalid",
+    "BadAttributeIdInvalid",
+    "BadNotFound",
+    "BadNoData",
+}
+"""What servers say of a history that is not there, or not for us: asking again later is of no use."""
 _SENTENCES: Final = {
     "BadTcpEndpointUrlInvalid": "the server does not serve this path; check the url",
     "BadTooManySessions": _BUSY,

@@ -127,13 +127,15 @@ class Publisher:
     Args:
         raw: the session.
         describe: `SOURCE: URL`, the head of error texts.
+        pause_s: how long a request that the server refused for now is not repeated.
 
     Attributes:
         following: by subscription, the number of the message to come.
     """
 
-    def __init__(self, raw: RawSession, describe: str) -> None:
+    def __init__(self, raw: RawSession, describe: str, pause_s: float = 0.5) -> None:
         self._raw = raw
+        self._pause_s = max(pause_s, 0.01)
         self._describe = describe
         self._acks: list[ua.SubscriptionAcknowledgement] = []
         self._patience: dict[int, float] = {}
@@ -174,10 +176,11 @@ class Publisher:
         try:
             while True:
                 while len(waiting) < max(1, len(self._patience) + _SPARE_REQUESTS - self._fewer):
-                    acks, self._acks = self._acks, []
-                    waiting.append(asyncio.create_task(self._raw.publish_raw(acks)))
+                    waiting.append(asyncio.create_task(self._request()))
                 body = await self._first(waiting)
                 if body is None:
+                    self._patient()
+                    await asyncio.sleep(self._pause_s)
                     continue
                 notification = decode_notification(body.read(len(body)))
                 self._note(notification)
@@ -190,6 +193,14 @@ class Publisher:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _request(self) -> Buffer:
+        acks, self._acks = self._acks, []
+        try:
+            return await self._raw.publish_raw(acks)
+        except UaStatusCodeError:
+            self._acks = acks + self._acks  # none of them was taken
+            raise
 
     async def _first(self, waiting: deque[asyncio.Task[Buffer]]) -> Buffer | None:
         """The oldest request's answer; None where it only has to be asked again."""
@@ -216,6 +227,10 @@ class Publisher:
         if notification.subscription in self._heard:
             self._heard[notification.subscription] = now
             self.count(notification)
+        self._patient()
+
+    def _patient(self) -> None:
+        now = asyncio.get_running_loop().time()
         for subscription, patience in self._patience.items():
             if now - self._heard[subscription] > patience:
                 raise LinkError(f"{self._describe}: subscription silent for {patience:g} s")

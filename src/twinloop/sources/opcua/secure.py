@@ -30,6 +30,7 @@ from twinloop.sources.opcua.certificates import (
     fingerprint,
     own_certificate,
     read_certificate,
+    subject_of,
     uri_of,
 )
 from twinloop.sources.opcua.foreign import foreign_bytes
@@ -122,7 +123,8 @@ async def secure(client: GuardedClient, options: OpcuaOptions) -> None:
     # Servers compare the application URI of the session with the one in the certificate.
     client.application_uri = uri_of(own) or client.application_uri
     server = await server_certificate(options)
-    _verify(server, options)
+    with foreign_bytes():
+        _verify(server, options)
     encoded = key.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -201,7 +203,7 @@ async def _endpoints(options: OpcuaOptions) -> list[ua.EndpointDescription]:
     client = Client(options.endpoint, timeout=options.connect_timeout_s)
     try:
         with foreign_bytes():
-            return await client.connect_and_get_server_endpoints()
+            return list(await client.connect_and_get_server_endpoints() or ())
     finally:
         client.disconnect_socket()
 
@@ -219,7 +221,7 @@ def _offered(endpoints: Sequence[ua.EndpointDescription]) -> str:
     names = {uri: name for name, uri in _URIS.items()}
     each = {
         (names.get(e.SecurityPolicyUri or "") or (e.SecurityPolicyUri or "").rpartition("#")[2])
-        + f", {e.SecurityMode.name}"
+        + ("" if e.SecurityMode == ua.MessageSecurityMode.None_ else f", {e.SecurityMode.name}")
         for e in endpoints
     }
     return readable("; ".join(sorted(each))) or "nothing"
@@ -233,8 +235,7 @@ def _verify(shown: x509.Certificate, options: OpcuaOptions) -> None:
     if known is None:
         raise LinkError(
             f"{where}: the server's certificate is not trusted yet: SHA-256 {print_}, of "
-            f"{readable(shown.subject.rfc4514_string())}; compare it with the server's own, then run "
-            f"{command}"
+            f"{subject_of(shown)}; compare it with the server's own, then run {command}"
         )
     if known != shown:
         way_out = f"if that is meant, run {command}" if origin is None else f"the plant file trusts {origin}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,15 @@ from asyncua.ua.uaerrors import UaError
 from cryptography import x509
 
 from twinloop.errors import LinkError
-from twinloop.sources.opcua.certificates import Pins
+from twinloop.sources.opcua.certificates import Pins, describe
+from twinloop.sources.opcua.foreign import foreign_bytes
 from twinloop.sources.opcua.options import OpcuaOptions, translate
 from twinloop.sources.opcua.secure import own_files, server_certificate
 from twinloop.sources.opcua.session import quieten
 
 __all__ = ["Pinned", "pin_server"]
+
+Description = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,16 @@ class Pinned:
     own: Path
 
 
-async def pin_server(options: OpcuaOptions) -> Pinned:
+def _unseen(_: Description) -> None:
+    pass
+
+
+async def pin_server(options: OpcuaOptions, show: Callable[[Description], None] = _unseen) -> Pinned:
     """Pin the certificate that the server shows now; durable when it returns, and `run` heeds it at once.
+
+    Args:
+        options: the source's.
+        show: is called with what the certificate says before it is pinned.
 
     Raises:
         LinkError: the server cannot be reached or lacks the endpoint, or the pin cannot be written.
@@ -48,8 +60,11 @@ async def pin_server(options: OpcuaOptions) -> Pinned:
         own, _ = await asyncio.to_thread(own_files, options)
         async with asyncio.timeout(options.connect_timeout_s):
             shown = await server_certificate(options)
+        with foreign_bytes():
+            description = describe(shown)
     except (UaError, OSError) as error:  # TimeoutError is an OSError
         raise translate(error, options) from error
+    show(description)
     try:
         before = pins.load(options.name)
     except (OSError, ValueError):  # damaged: the new one replaces it
