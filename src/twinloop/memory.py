@@ -9,17 +9,23 @@ import pyarrow as pa
 
 __all__ = ["few_arenas", "give_back"]
 
+_M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 _ARENAS: Final = 2
+_LARGE_BYTES: Final = 256 << 10
 
 
 def few_arenas() -> None:
     """Let all threads allocate from few arenas, where the C library is glibc; call it before threads start.
 
-    With one arena a thread, each keeps what its largest moment took.
+    With one arena a thread, each keeps what its largest moment took. Large blocks have pages of their own,
+    whatever glibc would learn from those freed before, and Arrow's come from the C library, too: freed, they
+    are the system's again, and between small ones they would leave holes that nothing fits.
     """
     if (mallopt := _of_the_c_library("mallopt")) is not None:
         mallopt(_M_ARENA_MAX, _ARENAS)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        pa.set_memory_pool(pa.system_memory_pool())
 
 
 def give_back() -> None:
