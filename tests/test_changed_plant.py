@@ -13,11 +13,12 @@ import pytest
 
 from test_fold import START, tick
 from twinloop.batch import Batch, Received
-from twinloop.build import Workplace, build_fold, workplace
+from twinloop.build import build_fold
 from twinloop.config.plantfile import load
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.fold import Fold
 from twinloop.records import Outputs, Record, Samples
+from twinloop.workplace import Workplace, workplace
 
 SECOND: Final = 1_000_000_000
 PLANT: Final = """

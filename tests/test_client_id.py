@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from twinloop.build import build_loop, workplace
+from twinloop.build import build_loop
 from twinloop.config.plantfile import load
 from twinloop.loop.metrics import Metrics
+from twinloop.workplace import workplace
 
 PLANT = """
 plant: test

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.twin import query
-from twinloop.build import build_loop, workplace
+from twinloop.build import build_loop
 from twinloop.cli.main import main
 from twinloop.config.plantfile import load
 from twinloop.errors import QueryError, StartError
@@ -27,6 +27,7 @@ from twinloop.sources.mqtt.topics import TopicMap, TopicPattern, TopicRule
 from twinloop.sources.refeed import Ledger, RefeedSource, Spool, key_of
 from twinloop.sources.source import Intake
 from twinloop.testing import check_source
+from twinloop.workplace import workplace
 
 T0 = 1_772_359_200_000_000_000  # 2026-03-01T10:00:00Z
 SECOND = 1_000_000_000

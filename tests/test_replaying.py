@@ -13,7 +13,7 @@ import pytest
 from support.twin import command
 from test_fold import START, new_fold, samples, tick
 from twinloop import replaying
-from twinloop.build import build_fold, workplace
+from twinloop.build import build_fold
 from twinloop.cli.diff import render_difference
 from twinloop.compare import Turn, compare
 from twinloop.config.plantfile import load
@@ -50,6 +50,7 @@ from twinloop.records import (
 from twinloop.replaying import Recording, ReplayReport, read_report, replay_log
 from twinloop.running import running
 from twinloop.stores.local import LocalStore
+from twinloop.workplace import workplace
 
 SECOND = 1_000_000_000
 PLANT = """

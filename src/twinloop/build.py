@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,25 +51,21 @@ from twinloop.stores.local import SEAL_AFTER_S, LocalStore
 from twinloop.tags import Refusal, Resolver, TagTable
 from twinloop.twin.models import MODELS
 from twinloop.twin.twin import AssetSpec, Twin
+from twinloop.workplace import Workplace, client_id
 
 __all__ = [
     "Replay",
-    "Workplace",
-    "borrowed_workplace",
     "build_fold",
     "build_loop",
     "build_readers",
     "check_sources",
     "compile_kernels",
-    "holder_of",
     "secured_sources",
-    "workplace",
 ]
 
 SECOND_NS: Final = 1_000_000_000
 _LOG_FILE_BYTES: Final = 64 << 20
 _NOTHING: Final = 2**63 - 1
-_LOOKED_AT_S: Final = 0.5
 _MEMORY_SEAL_S: Final = 5.0
 
 
@@ -88,21 +80,6 @@ class Replay:
 
     paths: tuple[Path, ...]
     speed: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Workplace:
-    """A data directory and the tags in it.
-
-    Attributes:
-        owned: nobody else appends to it meanwhile, and this process may write.
-    """
-
-    config: PlantConfig
-    directory: Path
-    dictionary: Dictionary
-    table: TagTable
-    owned: bool = True
 
 
 class _Intake:
@@ -120,77 +97,6 @@ class _Intake:
 
     def now_ns(self) -> int:
         return time.time_ns()
-
-
-@contextmanager
-def workplace(config: PlantConfig) -> Iterator[Workplace]:
-    """Take the data directory for this process, for as long as the context is open.
-
-    Raises:
-        StartError: another process has it, or it cannot be made or written.
-    """
-    directory = config.data_dir
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("a+", encoding="ascii")
-    except OSError as error:
-        raise StartError(f"data_dir {directory} cannot be used: {error.strerror or error}") from error
-    with lock:
-        _take(lock.fileno(), directory)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        dictionary = Dictionary(directory / "dictionary.sqlite")
-        tags = tags_of(config)
-        table = TagTable(tags, dictionary.add_tags(tag.name for tag in tags))
-        try:
-            yield Workplace(config, directory, dictionary, table)
-        finally:
-            dictionary.close()
-
-
-@contextmanager
-def borrowed_workplace(config: PlantConfig) -> Iterator[Workplace]:
-    """The plant's tags without its data directory: nothing is written, no running twin is disturbed."""
-    dictionary = Dictionary(None)
-    tags = tags_of(config)
-    table = TagTable(tags, dictionary.add_tags(tag.name for tag in tags))
-    try:
-        yield Workplace(config, config.data_dir, dictionary, table, owned=False)
-    finally:
-        dictionary.close()
-
-
-def holder_of(directory: Path) -> str:
-    """The process that has a data directory; empty where nobody has."""
-    try:
-        with (directory / "lock").open(encoding="ascii") as lock:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return ""
-    except BlockingIOError:
-        return _holder(directory)
-    return ""
-
-
-def _holder(directory: Path) -> str:
-    return (directory / "lock").read_text(encoding="ascii").strip() or "unknown"
-
-
-def _take(descriptor: int, directory: Path) -> None:
-    until_s = time.monotonic() + _LOOKED_AT_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if time.monotonic() < until_s:  # perhaps somebody only looks who has it, which takes it too
-                time.sleep(_LOOKED_AT_S / 20)
-                continue
-            raise StartError(
-                f"data_dir {directory} is in use by another twinloop (process {_holder(directory)}): "
-                "stop it first, or give this plant a data_dir of its own"
-            ) from error
-        return
 
 
 def build_loop(
@@ -415,7 +321,7 @@ def _mqtt_options(place: Workplace, name: str, source: MqttSourceConfig) -> Mqtt
         host=endpoint.host,
         port=endpoint.port,
         topics=topics,
-        client_id=source.client_id or _client_id(place, name),
+        client_id=source.client_id or client_id(place, name),
         tls=context,
         certificate=tls.cert is not None,
         username=source.username,
@@ -435,32 +341,6 @@ def _mqtt_options(place: Workplace, name: str, source: MqttSourceConfig) -> Mqtt
 def _whole_seconds(duration_ns: int) -> int:
     """Rounded up, as MQTT counts in seconds."""
     return -(-duration_ns // SECOND_NS)
-
-
-def _client_id(place: Workplace, source: str) -> str:
-    """Stable for this data directory and alone at the broker: plant, source and a random part kept here."""
-    path = place.directory / "client-id"
-    own = path.read_text(encoding="ascii").strip() if path.exists() else ""
-    if not own:
-        own = secrets.token_hex(6)
-        if place.owned:
-            _write_durably(path, f"{own}\n")
-    return f"twinloop-{place.config.plant}-{source}-{own}"
-
-
-def _write_durably(path: Path, text: str) -> None:
-    """Whole or not at all, whenever the process or the power goes: the broker's session hangs on it."""
-    aside = path.with_name(f"{path.name}.tmp")
-    with aside.open("w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _opcua_options(place: Workplace, name: str, source: OpcuaSourceConfig) -> OpcuaOptions:

@@ -19,7 +19,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from twinloop.build import borrowed_workplace, build_loop, build_readers, holder_of, workplace
+from twinloop.build import build_loop, build_readers
 from twinloop.config.models import OpcuaSourceConfig, PlantConfig
 from twinloop.config.plantfile import load
 from twinloop.errors import StartError
@@ -28,6 +28,7 @@ from twinloop.loop.metrics import Metrics
 from twinloop.records import DeadLetter, DeadReason
 from twinloop.sources.file_rows import REPLAY
 from twinloop.sources.refeed import FOLDER, Again, Ledger, Reader, Spool, key_of
+from twinloop.workplace import borrowed_workplace, holder_of, workplace
 
 __all__ = ["Refed", "Selection", "Stay", "refeed"]
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from twinloop.build import Workplace, build_fold
+from twinloop.build import build_fold
 from twinloop.config.expand import tags_of
 from twinloop.config.plantfile import load
 from twinloop.errors import ConfigError, LogError, QueryError
@@ -29,6 +29,7 @@ from twinloop.loop.fold import Fold
 from twinloop.loop.refold import AT_ONCE, Folded, Span, recorded, refold
 from twinloop.stores.local import LocalStore
 from twinloop.tags import TagTable
+from twinloop.workplace import Workplace
 
 __all__ = ["REPORT", "Recording", "ReplayReport", "read_report", "replay_log"]
 

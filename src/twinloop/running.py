@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from twinloop.batch import NO_TIME
-from twinloop.build import Replay, Workplace, build_loop, workplace
+from twinloop.build import Replay, build_loop
 from twinloop.config.expand import cycle_ns
 from twinloop.config.plantfile import read
 from twinloop.loop.metrics import Metrics, quantile
@@ -25,6 +25,7 @@ from twinloop.records import Event, EventKind, Outputs, Snapshot
 from twinloop.screen import AssetRow, CycleFigures, Note, PlantView, TagRow
 from twinloop.status import Reason
 from twinloop.web.probe import Probe
+from twinloop.workplace import Workplace, workplace
 
 __all__ = ["RunningTwin", "running"]
 

@@ -30,7 +30,7 @@ from support import lives
 from support.lives import KEPT, REGIONS
 from support.mosquitto import mosquitto
 from support.twin import PATIENCE_S, eventually, running
-from twinloop.build import build_loop, workplace
+from twinloop.build import build_loop
 from twinloop.config.plantfile import load
 from twinloop.history import open_queries
 from twinloop.log.files import read_entries
@@ -40,6 +40,7 @@ from twinloop.records import Outputs, Samples, decode_record
 from twinloop.stages.stage import units_of
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
+from twinloop.workplace import workplace
 
 KILLS: Final = int(os.environ.get("TWINLOOP_STORM_KILLS", "220"))
 SEED: Final = int(os.environ.get("TWINLOOP_STORM_SEED", "1"))

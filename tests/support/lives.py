@@ -36,6 +36,7 @@ from twinloop.stores import local
 from twinloop.stores.local import LocalStore
 from twinloop.stores.rows import tables
 from twinloop.tags import Resolver
+from twinloop.workplace import borrowed_workplace
 
 __all__ = ["KEPT", "REGIONS", "hurry"]
 
@@ -178,7 +179,7 @@ def _live(plant: str, order: dict[str, Any], messages: Path) -> dict[str, Any]:
 
 def _warm(plant: str) -> None:
     """Load every kernel once for all lives, by folding a sample of each tag and some ticks in memory."""
-    with build.borrowed_workplace(load(Path(plant), os.environ)) as place:
+    with borrowed_workplace(load(Path(plant), os.environ)) as place:
         resolver = Resolver(place.table, {"": str})
         fold = build._fold(place, resolver)
         series = [place.dictionary.index(("", name, "")) for name in place.table.names]

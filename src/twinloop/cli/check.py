@@ -9,11 +9,12 @@ from typing import Final, TextIO
 
 import pyarrow as pa
 
-from twinloop.build import borrowed_workplace, check_sources
+from twinloop.build import check_sources
 from twinloop.config.plantfile import read
 from twinloop.errors import LinkError
 from twinloop.present import time_text, to_table
 from twinloop.sources.source import Reading, Source
+from twinloop.workplace import borrowed_workplace
 
 __all__ = ["check"]
 

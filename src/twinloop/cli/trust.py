@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from twinloop.build import borrowed_workplace, secured_sources
+from twinloop.build import secured_sources
 from twinloop.config.plantfile import load
 from twinloop.errors import ConfigError, LinkError
 from twinloop.sources.opcua.certificates import fingerprint, read_certificate
 from twinloop.sources.opcua.client import OpcuaOptions
 from twinloop.sources.opcua.trust import Pinned, pin_server
+from twinloop.workplace import borrowed_workplace
 
 __all__ = ["trust"]
 
