@@ -177,11 +177,11 @@ async def test_a_copy_left_by_a_crash_is_removed_and_how_often_a_file_was_thinne
     log = LocalLog(tmp_path, max_bytes=SIZE, overflow=Overflow.THIN)
     await fill(log, plant(3000))
     await log.close()
-    times = {each.path: each.times_thinned for each in log._files}
+    times = {each.path: each.times_thinned for each in log._shelf.files}
     copy = tmp_path / f"{0:020d}.thinned"
     copy.write_bytes(b"half a copy")
     again = LocalLog(tmp_path, max_bytes=SIZE, overflow=Overflow.THIN)
-    assert times.items() <= {each.path: each.times_thinned for each in again._files}.items()
+    assert times.items() <= {each.path: each.times_thinned for each in again._shelf.files}.items()
     assert max(times.values()) > 0
     assert not copy.exists()
     await again.close()
@@ -218,7 +218,7 @@ async def test_a_disk_that_had_no_room_for_a_copy_is_asked_again_before_another_
     await fill(log, plant(2400))
     stats = log.stats()
     assert stats.dropped == stats.first_offset == begins[0], "no other file went after the first"
-    assert log._files[0].times_thinned > 0, "it was there when the disk was full"
+    assert log._shelf.files[0].times_thinned > 0, "it was there when the disk was full"
     assert stats.thinned > 0
     await log.close()
 
@@ -235,10 +235,10 @@ async def test_a_file_that_was_held_by_another_process_is_thinned_once_it_is_let
         while not log.stats().thinned:
             await fill(log, given[upto : upto + 100])
             upto += 100
-        assert not log._files[0].times_thinned, "another one was thinned in its place"
+        assert not log._shelf.files[0].times_thinned, "another one was thinned in its place"
     await fill(log, given[upto : upto + 700])
-    assert log._files[0].path == first
-    assert log._files[0].times_thinned > 0
+    assert log._shelf.files[0].path == first
+    assert log._shelf.files[0].times_thinned > 0
     assert log.stats().dropped == 0
     await log.close()
 

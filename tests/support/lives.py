@@ -24,7 +24,7 @@ from twinloop import build
 from twinloop.batch import Received
 from twinloop.cli.main import main
 from twinloop.config.plantfile import load
-from twinloop.log import local as log_local
+from twinloop.log import shelf
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.local import LocalLog
 from twinloop.loop import sync
@@ -63,7 +63,7 @@ class Region(NamedTuple):
 REGIONS: Final = {
     "group commit": Region(LocalLog, "_commit", calls=60),
     "next log file": Region(LocalLog, "_change_file"),
-    "log trim": Region(log_local, "remove_file", calls=2),
+    "log trim": Region(shelf, "remove_file", calls=2),
     "output sync": Region(LocalLog, "_sync_current", calls=10),
     "checkpoint": Region(Checkpoints, "save"),
     "checkpoint merge": Region(Checkpoints, "merge", calls=2),

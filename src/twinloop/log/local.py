@@ -14,12 +14,10 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 from twinloop.errors import LogError, LogGap
-from twinloop.log.archive import archive_rows, forget_archive
 from twinloop.log.files import (
     checksum,
     first_offset,
@@ -28,16 +26,13 @@ from twinloop.log.files import (
     offset_path,
     open_file,
     read_entries,
-    remove_file,
     size_of,
-    sound_rows,
-    sync_directory,
     sync_file,
 )
 from twinloop.log.log import LogStats, Overflow
 from twinloop.log.opening import Closed, open_log
+from twinloop.log.shelf import Current, Limits, Shelf
 from twinloop.log.tail import Tail
-from twinloop.log.thinning import Refused, thin_aside
 
 __all__ = ["LocalLog", "Overflow"]
 
@@ -89,19 +84,12 @@ class LocalLog:
         commit_interval_s: float = 0.0,
     ) -> None:
         self._directory = directory
-        self._max_bytes = max_bytes
-        self._max_age_ns = max_age_ns
         self._file_bytes = min(file_bytes, max(max_bytes // 4, 1 << 16))
         self._durable = durable
-        self._overflow = overflow
-        self._archive_ns = archive_ns
         self._commit_interval_s = commit_interval_s
         self._pending: deque[_Pending] = deque()
         self._tail = Tail()
-        self._released = -1
-        self._handed = first - 1  # the newest entry a reader has seen: it may never read another one there
-        self._given = -1  # the newest entry a reader got, which may be less than it asked for
-        self._counts = {"appended": 0, "trimmed": 0, "commits": 0, "dropped": 0, "thinned": 0}
+        self._appended = self._commits = 0
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
@@ -110,17 +98,25 @@ class LocalLog:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"log-{directory.name}")
         self._failure: Exception | None = None
         self._closing = False
-        self._open_files(first)
+        limits = Limits(max_bytes, max_age_ns, self._file_bytes, overflow, archive_ns)
+        self._open_files(first, limits)
         self._writer = asyncio.create_task(self._write(), name=f"log-{directory.name}")
 
-    def _open_files(self, first: int) -> None:
+    def _open_files(self, first: int, limits: Limits) -> None:
         opened = open_log(self._directory, first, durable=self._durable)
-        self._files = deque(opened.closed)
-        self._current, self._db = opened.current, opened.db
-        self._durable_last, self._current_newest_ns = opened.last, opened.newest_ns
-        self._synced_last = self._durable_last
+        self._db = opened.db
+        self._durable_last = self._synced_last = opened.last
         self._next = self._durable_last + 1
-        self._current_size = size_of(self._current)
+        size, is_empty = size_of(opened.current), self._next == first_offset(opened.current)
+        self._shelf = Shelf(
+            self._directory,
+            limits,
+            full=opened.closed,
+            current=Current(opened.current, opened.newest_ns, size, is_empty),
+            first=first,
+            on_thread=self._on_thread,
+            forget=self._tail.forget,
+        )
 
     @property
     def directory(self) -> Path:
@@ -147,7 +143,7 @@ class LocalLog:
                 group = self._next_group()
                 await self._on_thread(self._commit, self._next, group)
                 await self._publish(group)
-                if self._current_size >= self._file_bytes:
+                if self._shelf.current.size >= self._file_bytes:
                     await self._begin_file()
                 await self._trim()
         except (sqlite3.Error, OSError, LogError) as error:
@@ -200,12 +196,14 @@ class LocalLog:
         first = self._next
         self._next = first + len(group)
         self._durable_last = self._next - 1
-        self._counts["appended"] += len(group)
-        self._counts["commits"] += 1
+        self._appended += len(group)
+        self._commits += 1
+        current = self._shelf.current
+        current.is_empty = False
         for offset, pending in enumerate(group, first):
             self._tail.add(offset, pending.data)
-            self._current_size += len(pending.data) + 16
-            self._current_newest_ns = max(self._current_newest_ns, pending.time_ns)
+            current.size += len(pending.data) + 16
+            current.newest_ns = max(current.newest_ns, pending.time_ns)
             if not pending.done.done():
                 pending.done.set_result(offset)
         await self._notify()
@@ -222,84 +220,33 @@ class LocalLog:
     async def _begin_file(self) -> None:
         following = offset_path(self._directory, self._next)
         self._db = await self._on_thread(self._change_file, following)
-        size = size_of(self._current)
-        last = self._next - 1
-        self._files.append(Closed(self._current, last, last, self._current_newest_ns, size))
-        self._current = following
-        self._current_size = 0
+        full, last = self._shelf.current, self._next - 1
+        self._shelf.files.append(Closed(full.path, last, last, full.newest_ns, size_of(full.path)))
+        self._shelf.current = Current(following, full.newest_ns, 0, is_empty=True)
 
     def _change_file(self, following: Path) -> sqlite3.Connection:
         """Close the full file, whole on the disk, before the next exists; a reader's hold delays nothing."""
         if not self._durable:
-            sync_file(self._current)
+            sync_file(self._shelf.current.path)
         self._db.close()
         return open_file(following, durable=self._durable)
 
     async def _trim(self) -> None:
-        """Remove the files that every reader has and that are too old or too much."""
-        while self._may_go():
-            oldest = self._files[0]
-            too_old = oldest.newest_ns < self._current_newest_ns - self._max_age_ns
-            if oldest.last > self._released or not (too_old or self._is_full()):
-                break
-            await self._remove_oldest()
-            self._counts["trimmed"] += oldest.newest - first_offset(oldest.path) + 1
-        if self._is_full(files=2) and self._may_go() and self._files[0].last > self._released:
+        await self._shelf.trim()
+        if self._shelf.is_pressed:
             self._pressed.set()
         else:
             self._pressed.clear()
 
-    async def _drop(self) -> None:
-        """Remove the oldest file although a reader still needs it, and count what it had not let go of."""
-        oldest = self._files[0]
-        await self._remove_oldest()
-        first = max(first_offset(oldest.path), self._released + 1)
-        self._counts["trimmed"] += first - first_offset(oldest.path)
-        self._counts["dropped"] += max(0, oldest.newest - first + 1)
-        _log.warning(
-            "the log %s is full: entries %d to %d were dropped before all readers had them",
-            self._directory,
-            first,
-            oldest.newest,
-        )
-
-    async def _remove_oldest(self) -> None:
-        oldest = self._files.popleft()  # from here on nobody is given more of it
-        if self._archive_ns:
-            await self._on_thread(self._archive, oldest, max(self._given, self._released))
-        remove_file(oldest.path)
-
-    def _archive(self, file: Closed, upto: int) -> None:
-        """Keep what was read of a file: a replay folds what was folded, and no more."""
-        forget_archive(self._directory, self._current_newest_ns - self._archive_ns)
-        first = first_offset(file.path)
-        if first <= upto:
-            rows = takewhile(lambda row: row[0] <= upto, sound_rows(file.path))
-            archive_rows(self._directory, first, file.newest_ns, rows)
-
-    def _may_go(self) -> bool:
-        """Whether there is a file to remove: never the one with the newest entry."""
-        return len(self._files) > (self._next == first_offset(self._current))
-
-    def _is_full(self, files: int = 1) -> bool:
-        """Whether so many more files would be too much."""
-        return self._size() + files * self._file_bytes > self._max_bytes
-
-    def _size(self) -> int:
-        return sum(file.size for file in self._files) + self._current_size
-
     async def _make_room(self) -> None:
-        """While the log is full and a reader still needs its oldest file: wait, or drop it."""
+        """While the log is full and a reader still needs its oldest file: wait, thin or drop."""
         await self._trim()
-        while self._is_full() and self._may_go() and not self._closing:
-            if self._overflow is Overflow.THIN and await self._thin():
-                continue
-            if self._may_drop():
-                await self._drop()
+        while self._shelf.is_in_the_way and not self._closing:
+            if await self._shelf.give_way():
                 continue
             self._say_full()
             async with self._changed:
-                if self._is_held():
+                if self._shelf.is_held and not self._closing:
                     await self._changed.wait()
             await self._trim()
 
@@ -313,67 +260,16 @@ class LocalLog:
                 self._directory,
             )
 
-    def _may_drop(self) -> bool:
-        """Whether the oldest file goes although it is needed; what is read only waits for a checkpoint."""
-        thin = self._overflow is Overflow.THIN and self._files[0].last > self._handed
-        return thin or self._overflow is Overflow.DROP_OLDEST
-
-    async def _thin(self) -> bool:
-        """Thin one file that no reader has begun, the one thinned least often, the oldest of these.
-
-        One that is held, or for which the disk has no room, is passed over now and asked again next time.
-        """
-        held: set[Path] = set()
-        while files := [each for each in self._files if self._may_thin(each) and each.path not in held]:
-            file = min(files, key=lambda each: (each.times_thinned, each.last))
-            times = file.times_thinned + 1
-            made = await self._on_thread(thin_aside, file.path, times)
-            if made is Refused.DISK:
-                return False
-            if isinstance(made, Refused):
-                file.spent = made is Refused.SPENT
-                held.add(file.path)
-                continue
-            aside, count = made
-            if not self._is_unread(file):  # begun meanwhile
-                remove_file(aside)
-                continue
-            # Between the last look and here nothing waits: no reader can have come in between.
-            aside.replace(file.path)
-            self._tail.forget(file.last)
-            if not file.times_thinned:
-                _log.warning(
-                    "the log %s is full: of offsets %d to %d only every second sample is kept",
-                    self._directory,
-                    first_offset(file.path),
-                    file.newest,
-                )
-            file.times_thinned, file.size = times, size_of(file.path)
-            self._counts["thinned"] += count
-            await self._on_thread(sync_directory, self._directory)
-            return True
-        return False
-
-    def _may_thin(self, file: Closed) -> bool:
-        return not file.spent and self._is_unread(file)
-
-    def _is_unread(self, file: Closed) -> bool:
-        return first_offset(file.path) > self._handed
-
-    def _is_held(self) -> bool:
-        """Whether a reader keeps the oldest file; not, once the log is closing."""
-        return not self._closing and self._files[0].last > self._released
-
     def read(self, after: int, limit: int = 1000) -> list[tuple[int, bytes]]:
         """Durable entries after an offset; see `Log.read`. Few large ones are as much as many small."""
         first, last = after + 1, min(after + limit, self._durable_last)
         if first > last:
             return []
-        if first < self._first():
-            raise LogGap(str(self._directory), first, self._first() - 1)
-        self._handed = max(self._handed, last)
+        if first < self._shelf.first():
+            raise LogGap(str(self._directory), first, self._shelf.first() - 1)
+        self._shelf.handed = max(self._shelf.handed, last)
         entries = self._tail.read(first, last, _READ_BYTES) or self._read_files(after, last)
-        self._given = max(self._given, entries[-1][0])
+        self._shelf.given = max(self._shelf.given, entries[-1][0])
         return entries
 
     def _read_files(self, after: int, last: int) -> list[tuple[int, bytes]]:
@@ -402,11 +298,6 @@ class LocalLog:
         """See `Log.pressed`."""
         await self._pressed.wait()
 
-    def _first(self) -> int:
-        with suppress(IndexError):  # the last closed file went between two looks
-            return first_offset(self._files[0].path)
-        return first_offset(self._current)
-
     async def wait(self, after: int) -> None:
         """Return when an entry after the offset is durable; raises LogError once the log failed."""
         async with self._changed:
@@ -417,9 +308,9 @@ class LocalLog:
 
     def release(self, upto: int) -> None:
         """See `Log.release`."""
-        if upto > self._released:
-            self._released = upto
-            if self._is_full():
+        if upto > self._shelf.released:
+            self._shelf.released = upto
+            if self._shelf.is_full():
                 self._notice = asyncio.ensure_future(self._notify())
 
     async def _notify(self) -> None:
@@ -438,11 +329,21 @@ class LocalLog:
         self._synced_last = max(self._synced_last, last)
 
     def _sync_current(self) -> None:
-        sync_file(self._current)
+        sync_file(self._shelf.current.path)
 
     def stats(self) -> LogStats:
         """See `Log.stats`."""
-        return LogStats(self._first(), self._durable_last, self._size(), **self._counts)
+        shelf = self._shelf
+        return LogStats(
+            first_offset=shelf.first(),
+            last_offset=self._durable_last,
+            size_bytes=shelf.size(),
+            appended=self._appended,
+            trimmed=shelf.trimmed,
+            commits=self._commits,
+            dropped=shelf.dropped,
+            thinned=shelf.thinned,
+        )
 
     async def close(self) -> None:
         """Commit what was taken and close the files; see `Log.close`."""
@@ -453,5 +354,5 @@ class LocalLog:
         await self._writer
         self._thread.shutdown(wait=True)
         if not self._durable:
-            sync_file(self._current)
+            sync_file(self._shelf.current.path)
         self._db.close()
