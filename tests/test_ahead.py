@@ -127,3 +127,18 @@ async def test_a_store_that_refuses_is_followed_and_a_store_that_takes_is_not(
     await log.close()
     assert queries.latest([])["value"].to_pylist() == [49.0]
     assert queries.range(NAMES[0], None, None)["value"].to_pylist() == [float(i) for i in range(50)]
+
+
+def test_a_state_that_is_being_written_is_none_yet_and_what_a_kill_left_of_one_goes(tmp_path: Path) -> None:
+    ahead = Ahead(tmp_path, tmp_path / "store", NAMES)
+    ahead.add([samples(0, (0, 1, 85.0))])
+    ahead.save(7)
+    found = newest_ahead(tmp_path, 3)
+    half_written = tmp_path / "latest-0000000000000009.parquet.tmp"
+    half_written.touch()
+    assert newest_ahead(tmp_path, 3) == found
+    assert found is not None
+    assert found[0] == 7
+    Ahead(tmp_path, tmp_path / "store", NAMES)
+    assert not half_written.exists()
+    assert newest_ahead(tmp_path, 3) == found

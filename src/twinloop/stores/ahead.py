@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from twinloop.stores.latest import Latest, latest_path, remove_old
 from twinloop.stores.rows import Entry
-from twinloop.stores.segments import list_segments
+from twinloop.stores.segments import TEMPORARY, list_segments
 
 __all__ = ["Ahead", "newest_ahead"]
 
@@ -29,7 +29,10 @@ _NAME: Final = re.compile(r"latest-(\d{16})\.parquet")
 def newest_ahead(directory: Path, covered: int) -> tuple[int, Path] | None:
     """The newest state kept in a directory and the offset it covers; None where the store is further."""
     found = [
-        (int(match[1]), path) for path in directory.glob("latest-*") if (match := _NAME.match(path.name))
+        # The whole name: one that is being written stands beside it with a longer one.
+        (int(match[1]), path)
+        for path in directory.glob("latest-*")
+        if (match := _NAME.fullmatch(path.name))
     ]
     return max((each for each in found if each[0] > covered), default=None)
 
@@ -50,6 +53,8 @@ class Ahead:
         self._latest = Latest(names)
         self._kept: list[Path] = []
         self._failed = False
+        for path in directory.glob(f"latest-*{TEMPORARY}"):  # a kill left it
+            path.unlink(missing_ok=True)
 
     def begin(self, covered: int) -> int | None:
         """Take up what is known, from here or from the store; see `Follower.begin`."""
