@@ -15,7 +15,7 @@ import pytest
 from test_fold import new_fold
 from test_sync import Heard, loop_on, rows
 from twinloop.errors import LogError, LogGap
-from twinloop.log.archive import archive_files, read_archive, read_history
+from twinloop.log.archive import archive_files, read_archive
 from twinloop.log.files import log_files, read_entries
 from twinloop.log.local import LocalLog
 from twinloop.log.log import Log, Overflow
@@ -82,10 +82,9 @@ async def test_the_archive_and_the_log_together_give_all_there_was(tmp_path: Pat
         log.release(await log.append(data, i))
     await log.close()
     assert len(archive_files(tmp_path)) > 1
-    assert list(read_history(tmp_path)) == given
-    assert list(read_history(tmp_path, 30, 50)) == given[31:81]
     archived = list(read_archive(tmp_path))
     assert [*archived, *read_entries(tmp_path, -1)] == given
+    assert list(read_archive(tmp_path, 30)) == archived[31:]
     assert sum(path.stat().st_size for path in archive_files(tmp_path)) < 0.1 * sum(
         len(data) for _, data in archived
     )
@@ -97,7 +96,8 @@ async def test_what_was_read_and_is_dropped_is_archived_too_and_goes_whole_by_ag
         await log.append(bytes(1 << 13), i)
         assert log.read(i - 1), "read, and not released"
     await log.close()
-    kept = [offset for offset, _ in read_history(tmp_path)]
+    archived = list(read_archive(tmp_path))
+    kept = [offset for offset, _ in [*archived, *read_entries(tmp_path, archived[-1][0])]]
     assert kept == list(range(kept[0], 200))
     assert 0 < kept[0] <= 100
     assert log.stats().dropped > 100
@@ -119,15 +119,23 @@ async def test_what_nobody_had_read_when_it_was_dropped_is_not_archived(
     assert log.stats().dropped > 0
 
 
-async def test_a_damaged_archive_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+async def test_a_damaged_archive_gives_what_is_sound_and_names_the_file_and_the_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     log = LocalLog(tmp_path, max_bytes=SIZE, archive_ns=10**12)
     for i in range(100):
         log.release(await log.append(b"%d" % i * 2000, i))
     await log.close()
-    path = archive_files(tmp_path)[0]
+    whole = list(read_archive(tmp_path))
+    path, following = archive_files(tmp_path)[:2]
+    begins = int(following.stem.partition("-")[0])
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(LogError, match=path.name):
-        list(read_archive(tmp_path))
+    left = list(read_archive(tmp_path))
+    lost = len(whole) - len(left)
+    assert 0 < lost <= begins
+    assert left == whole[: begins - lost] + whole[begins:]
+    assert path.name in caplog.text
+    assert f"from offset {begins - lost} to {begins - 1} are gone" in caplog.text
 
 
 async def test_a_commit_interval_makes_few_commits_of_many_appends(tmp_path: Path) -> None:

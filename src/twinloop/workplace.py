@@ -14,9 +14,9 @@ from typing import Final
 
 from twinloop.config.expand import tags_of
 from twinloop.config.models import PlantConfig
+from twinloop.durable import place_file
 from twinloop.errors import StartError
 from twinloop.log.dictionary import Dictionary
-from twinloop.log.files import sync_directory
 from twinloop.tags import TagTable
 
 __all__ = ["Workplace", "borrowed_workplace", "client_id", "holder_of", "workplace"]
@@ -117,16 +117,5 @@ def client_id(place: Workplace, source: str) -> str:
     if not own:
         own = secrets.token_hex(6)
         if place.owned:
-            _write_durably(path, f"{own}\n")
+            place_file(path, f"{own}\n".encode())  # the broker's session hangs on it
     return f"twinloop-{place.config.plant}-{source}-{own}"
-
-
-def _write_durably(path: Path, text: str) -> None:
-    """Whole or not at all, whenever the process or the power goes: the broker's session hangs on it."""
-    aside = path.with_name(f"{path.name}.tmp")
-    with aside.open("w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    sync_directory(path.parent)

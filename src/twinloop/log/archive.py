@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from twinloop.durable import sync_directory
 from twinloop.errors import LogError
-from twinloop.log.files import Row, checksum, read_entries, sync_directory
+from twinloop.log.files import Row, checksum
 
 __all__ = [
     "archive_files",
@@ -24,8 +25,6 @@ __all__ = [
     "first_archived",
     "forget_archive",
     "read_archive",
-    "read_around",
-    "read_history",
 ]
 
 _log = logging.getLogger("twinloop.log")
@@ -76,16 +75,6 @@ def forget_archive(directory: Path, before_ns: int) -> int:
 
 
 def read_archive(directory: Path, after: int = -1) -> Iterator[tuple[int, bytes]]:
-    """Archived entries after an offset, ascending.
-
-    Raises:
-        LogError: a file is damaged; the entries before the place were given.
-    """
-    for path, _ in _files_after(directory, after):
-        yield from _read_file(path, after)
-
-
-def read_around(directory: Path, after: int = -1) -> Iterator[tuple[int, bytes]]:
     """Archived entries after an offset, ascending; what a damaged file lacks is left out and told."""
     for path, following in _files_after(directory, after):
         reached = max(after, _first(path) - 1)
@@ -139,19 +128,3 @@ def _entries(stream: Any) -> Iterator[tuple[int, bytes]]:
         if len(data) != length or crc != checksum(offset, time_ns, data):
             raise ValueError(f"entry {offset} is not what was written")
         yield offset, data
-
-
-def read_history(directory: Path, after: int = -1, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """All that is left of a log after an offset, ascending: its archive, then the log itself.
-
-    Raises:
-        LogError: a file cannot be read.
-    """
-    count = 0
-    for read in (read_archive, read_entries):
-        for offset, data in read(directory, after):
-            if limit is not None and count >= limit:
-                return
-            yield offset, data
-            after = offset
-            count += 1

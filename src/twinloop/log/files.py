@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
+from twinloop.durable import sync_directory
 from twinloop.errors import LogError
 from twinloop.records import Samples, encode_record
 
@@ -33,7 +34,6 @@ __all__ = [
     "rows_of",
     "size_of",
     "sound_rows",
-    "sync_directory",
     "sync_file",
     "thinned_times",
     "write_plain_file",
@@ -211,15 +211,6 @@ def sync_file(path: Path) -> None:
     with suppress(FileNotFoundError):
         sync_directory(path.with_name(f"{path.name}-wal"))
     sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Return when a directory's names, or a file that is open nowhere else, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def rows_of(path: Path, after: int, limit: int = _ALL) -> Iterator[Row]:

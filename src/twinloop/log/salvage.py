@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from twinloop.durable import sync_directory
 from twinloop.log.files import (
     SUFFIX,
     Row,
@@ -21,7 +22,6 @@ from twinloop.log.files import (
     remove_file,
     rows_of,
     sound_rows,
-    sync_directory,
 )
 
 __all__ = ["Survey", "finish_salvage", "salvage", "survey"]

@@ -11,8 +11,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from twinloop.durable import sync_directory
 from twinloop.log.archive import archive_rows, forget_archive
-from twinloop.log.files import first_offset, remove_file, size_of, sound_rows, sync_directory
+from twinloop.log.files import first_offset, remove_file, size_of, sound_rows
 from twinloop.log.log import Overflow
 from twinloop.log.opening import Closed
 from twinloop.log.thinning import Refused, thin_aside

@@ -21,6 +21,7 @@ from typing import BinaryIO, Final, Self
 import msgspec
 import numpy as np
 
+from twinloop.durable import sync_directory
 from twinloop.loop.state import U32
 from twinloop.pages import PAGE_BYTES
 
@@ -267,7 +268,7 @@ def write_file(
                 writer.section(_telling(pages, go_on))
             writer.sync()
         aside.rename(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)  # the log may be trimmed on the strength of it
     except BaseException:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
@@ -278,12 +279,3 @@ def _telling(pages: Iterable[bytes | memoryview], go_on: Callable[[], None]) -> 
     for portion in pages:
         go_on()
         yield portion
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the rename itself durable: the log may be trimmed on the strength of it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,7 +10,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Final
 
-from twinloop.log.archive import read_around
+from twinloop.log.archive import read_archive
 from twinloop.log.files import read_entries
 from twinloop.log.log import Log
 from twinloop.loop.deliver import StoreReader
@@ -83,7 +83,7 @@ def recorded(directory: Path, span: Span, at_once: int = AT_ONCE) -> Iterator[li
     after, looked = span.after, None
     while after < span.last:
         if looked is None:
-            for portion in _portions(read_around(directory, after), span.last, at_once):
+            for portion in _portions(read_archive(directory, after), span.last, at_once):
                 yield portion
                 after = portion[-1][0]
             looked = after

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from twinloop.durable import place_file
 from twinloop.errors import LogError
 from twinloop.records import DeadLetter, DeadLetters, Record, Samples, decode_record, encode_record
 from twinloop.sources.source import Delivery, Reading
@@ -163,17 +163,7 @@ class Spool:
             return
         self._folder.mkdir(exist_ok=True)
         path = self._folder / f"{time.time_ns():020d}{_SUFFIX}"
-        aside = path.with_suffix(".tmp")
-        with aside.open("wb") as file:
-            file.write(encode_record(DeadLetters(letters)))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        place_file(path, encode_record(DeadLetters(letters)))
 
     def read(self, path: Path) -> list[DeadLetter]:
         """The letters of a file.

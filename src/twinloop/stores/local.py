@@ -16,6 +16,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from twinloop.durable import sync_directory
 from twinloop.errors import StoreBusy
 from twinloop.memory import give_back
 from twinloop.records import Outputs
@@ -29,7 +30,6 @@ from twinloop.stores.segments import (
     is_damage,
     list_segments,
     read_segment,
-    sync_directory,
     write_segment,
 )
 

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from twinloop.durable import sync_directory
 from twinloop.stores.rows import KINDS, SAMPLE_SCHEMA, SCHEMAS
 
 __all__ = [
@@ -39,7 +40,6 @@ __all__ = [
     "open_parquet",
     "read_durable",
     "read_segment",
-    "sync_directory",
     "write_durably",
     "write_segment",
 ]
@@ -259,15 +259,6 @@ def _repeats(values: pa.ChunkedArray) -> bool:
     """Whether the values of a row group are few enough for a dictionary (12 bits of a converter, say)."""
     head = values.slice(0, ROW_GROUP)
     return bool(pc.count_distinct(head).as_py() <= DISTINCT_SHARE * len(head))
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames and removals in a directory durable."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def footer(segment: Segment) -> Footer:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from twinloop.durable import sync_directory
 from twinloop.foreign import readable
 
 __all__ = [
@@ -246,8 +247,4 @@ def _place(path: Path, content: bytes, *, mode: int, replace: bool) -> None:
                 path.hardlink_to(aside)
     finally:
         aside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_directory(path.parent)

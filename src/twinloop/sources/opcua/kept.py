@@ -8,7 +8,6 @@ rather than too little, and the fold drops what it has had.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twinloop.batch import NO_TIME
+from twinloop.durable import place_file
 from twinloop.sources.opcua.nodes import NodeAddress
 
 __all__ = ["Kept"]
@@ -129,14 +129,9 @@ class Kept:
         with self._writing:
             if content == self._written:
                 return
-            aside = self._path.with_name(f"{self._path.name}.tmp")
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                with aside.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                aside.replace(self._path)
+                place_file(self._path, content)
                 self._written = content
                 self._failed = False
             except OSError as error:
