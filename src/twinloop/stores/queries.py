@@ -6,7 +6,6 @@ of the two. Should the log have been trimmed in between, or a segment merged, th
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import logging
 import threading
@@ -18,22 +17,24 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from twinloop.errors import LogError, QueryError
 from twinloop.stores.ahead import newest_ahead
 from twinloop.stores.dead import Tally
 from twinloop.stores.latest import Latest
-from twinloop.stores.rows import SAMPLE_SCHEMA, SCHEMAS, Entry, by_time, first_stored, tables
-from twinloop.stores.segments import (
-    Listing,
-    Segment,
-    footer,
-    is_damage,
-    list_segments,
-    open_parquet,
-    read_segment,
+from twinloop.stores.reading import (
+    DamagedSegment,
+    Unsealed,
+    bounds,
+    meeting,
+    of_tag,
+    read_rows,
+    read_whole,
+    with_time,
+    within,
 )
+from twinloop.stores.rows import SAMPLE_SCHEMA, SCHEMAS, Entry, by_time, first_stored, tables
+from twinloop.stores.segments import Listing, Segment, list_segments
 from twinloop.stores.store import RANGE_SCHEMA, WINDOW_SCHEMA
 
 __all__ = ["LocalQueries"]
@@ -41,10 +42,7 @@ __all__ = ["LocalQueries"]
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_LOWEST: Final = -(2**63)
-_HIGHEST: Final = 2**63 - 1
 _ATTEMPTS: Final = 5
-_PORTION_ROWS: Final = 200_000
 _RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
 _WINDOW_COLUMNS: Final = ["tag", "time", "value", "status", "offset"]
 
@@ -218,11 +216,11 @@ class LocalQueries:
     def _dead_parts(
         self, listing: Listing, portions: Iterator[list[Entry]], start: int | None, end: int | None
     ) -> Iterator[pa.Table]:
-        low, high = _bounds(start, end)
-        for segment in _meeting(listing, "dead", low, high):
-            yield _with_time(_within(_read_whole(segment), low, high, None))
+        low, high = bounds(start, end)
+        for segment in meeting(listing, "dead", low, high):
+            yield with_time(within(read_whole(segment), low, high, None))
         for entries in portions:
-            yield _with_time(_within(tables(entries, ["dead"])["dead"], low, high, None))
+            yield with_time(within(tables(entries, ["dead"])["dead"], low, high, None))
 
     def _unsettled(self, rows: pa.Table) -> pa.Table:
         return rows.filter(pa.array(~self._settled(rows))) if self._settled and len(rows) else rows
@@ -249,13 +247,13 @@ class LocalQueries:
     ) -> pa.Table:
         """A tag's rows in [start, end), ascending time, one a time."""
         tag = self._tag(name)
-        low, high = _bounds(start, end)
+        low, high = bounds(start, end)
 
         def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
-            met = _meeting(listing, kind, low, high)
-            parts = [_of_tag(_read(segment, columns, tag, low, high), tag, low, high) for segment in met]
+            met = meeting(listing, kind, low, high)
+            parts = [of_tag(read_rows(segment, columns, tag, low, high), tag, low, high) for segment in met]
             parts += [
-                _of_tag(tables(entries, [kind], tag)[kind].select(columns), tag, low, high)
+                of_tag(tables(entries, [kind], tag)[kind].select(columns), tag, low, high)
                 for entries in portions
             ]
             return first_stored(pa.concat_tables(parts or [SCHEMAS[kind].empty_table().select(columns)]))
@@ -264,15 +262,15 @@ class LocalQueries:
 
     def _told(self, kind: str, start: int | None, end: int | None, asset: str | None = None) -> pa.Table:
         """Rows of a kind without tags in [start, end), ascending time."""
-        low, high = _bounds(start, end)
+        low, high = bounds(start, end)
 
         def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
-            met = _meeting(listing, kind, low, high)
-            parts = [_within(_read_whole(segment), low, high, asset) for segment in met]
-            parts += [_within(tables(entries, [kind])[kind], low, high, asset) for entries in portions]
+            met = meeting(listing, kind, low, high)
+            parts = [within(read_whole(segment), low, high, asset) for segment in met]
+            parts += [within(tables(entries, [kind])[kind], low, high, asset) for entries in portions]
             return by_time(pa.concat_tables(parts or [SCHEMAS[kind].empty_table()]))
 
-        return _with_time(self._ask(ask)).drop_columns(["offset"])
+        return with_time(self._ask(ask)).drop_columns(["offset"])
 
     def _ask(self, question: Callable[[Listing, Iterator[list[Entry]]], _T]) -> _T:
         """The answer over all rows, sealed or not, asked again while trims or merges interfere.
@@ -282,14 +280,14 @@ class LocalQueries:
         """
         for attempt in range(_ATTEMPTS):
             listing = list_segments(self._directory, self._damaged)
-            unsealed = _Unsealed(self._unsealed, listing.covered)
+            unsealed = Unsealed(self._unsealed, listing.covered)
             try:
                 answer = question(listing, unsealed.portions())
                 if unsealed.has_gap and self._has_moved(listing):
                     continue
             except FileNotFoundError:
                 logger.debug("a segment was merged while it was read, asking again")
-            except _Damaged as damaged:
+            except DamagedSegment as damaged:
                 self._damaged.add(damaged.segment)
                 logger.warning("%s; its rows are left out", damaged)
             except LogError:
@@ -312,7 +310,7 @@ class LocalQueries:
             if found is None:
                 return None
             latest = Latest(self._names)
-            unsealed = _Unsealed(self._unsealed, found[0])
+            unsealed = Unsealed(self._unsealed, found[0])
             try:
                 latest.load(found[1])
                 for entries in unsealed.portions():
@@ -345,104 +343,3 @@ class LocalQueries:
         }
         columns = [made[name] if name in made else rows[name] for name in RANGE_SCHEMA.names]
         return pa.Table.from_arrays(columns, schema=RANGE_SCHEMA)
-
-
-class _Unsealed:
-    """Entries in portions that fit into memory.
-
-    Attributes:
-        has_gap: whether, so far, nothing came or something is missing: the log was trimmed, or is damaged.
-    """
-
-    def __init__(self, read: Callable[[int], Iterable[Entry]], after: int) -> None:
-        self._read = read
-        self._after = after
-        self.has_gap = True
-
-    def portions(self) -> Iterator[list[Entry]]:
-        portion: list[Entry] = []
-        rows, expected, whole = 0, self._after + 1, True
-        for offset, outputs in self._read(self._after):
-            if offset <= self._after:
-                continue
-            whole = whole and offset == expected
-            expected = offset + 1
-            portion.append((offset, outputs))
-            rows += 1 + len(outputs.samples[0] if outputs.samples else b"") // 4
-            if rows >= _PORTION_ROWS:
-                yield portion
-                portion, rows = [], 0
-        if portion:
-            yield portion
-        self.has_gap = not whole or expected == self._after + 1
-
-
-def _meeting(listing: Listing, kind: str, low: int, high: int) -> list[Segment]:
-    """Segments that may hold a row of [low, high)."""
-    found = []
-    for segment in listing.of(kind):
-        with _reading(segment):
-            if footer(segment).meets(low, high):
-                found.append(segment)
-    return found
-
-
-class _Damaged(Exception):  # noqa: N818 - caught here, never seen by a caller
-    """A segment cannot be read."""
-
-    def __init__(self, segment: Segment, why: Exception) -> None:
-        super().__init__(f"{segment.path}: damaged ({why})")
-        self.segment = segment
-
-
-@contextlib.contextmanager
-def _reading(segment: Segment) -> Iterator[None]:
-    """Tell a damaged segment from one that is gone."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if is_damage(error):
-            raise _Damaged(segment, error) from error
-        raise QueryError(f"{segment.path}: cannot be read: {error}") from error
-
-
-def _read(segment: Segment, columns: list[str], tag: int, low: int, high: int) -> pa.Table:
-    """The row groups of a segment that may hold a tag's rows of [low, high)."""
-    with _reading(segment):
-        groups = footer(segment).groups_with(tag, low, high)
-        with open_parquet(segment.path, footer(segment).parquet) as file:
-            table = file.read_row_groups(groups, columns=columns, use_threads=False)
-        return table.replace_schema_metadata(None)
-
-
-def _read_whole(segment: Segment) -> pa.Table:
-    with _reading(segment):
-        return read_segment(segment)
-
-
-def _of_tag(rows: pa.Table, tag: int, low: int, high: int) -> pa.Table:
-    """A tag's rows of [low, high) among rows sorted by (tag, time)."""
-    tags = rows["tag"].to_numpy()
-    first, last = np.searchsorted(tags, [tag, tag + 1])
-    first, last = first + np.searchsorted(rows["time"].to_numpy()[first:last], [low, high])
-    return rows.slice(int(first), int(last - first))
-
-
-def _within(rows: pa.Table, low: int, high: int, asset: str | None) -> pa.Table:
-    """Rows of [low, high), of one asset or of all."""
-    time = rows["time"].to_numpy()
-    picked = (time >= low) & (time < high)
-    if asset is not None:
-        picked &= pc.equal(rows["asset"], asset).to_numpy()
-    return rows.filter(pa.array(picked))
-
-
-def _bounds(start: int | None, end: int | None) -> tuple[int, int]:
-    return (_LOWEST if start is None else start, _HIGHEST if end is None else end)
-
-
-def _with_time(rows: pa.Table) -> pa.Table:
-    """Rows with `time` as a timestamp, first."""
-    return rows.set_column(0, "time", rows["time"].cast(pa.timestamp("ns", tz="UTC")))

@@ -1,0 +1,135 @@
+"""Rows of segments and of the outputs not yet sealed, as questions read them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from twinloop.errors import QueryError
+from twinloop.stores.rows import Entry
+from twinloop.stores.segments import Listing, Segment, footer, is_damage, open_parquet, read_segment
+
+__all__ = [
+    "DamagedSegment",
+    "Unsealed",
+    "bounds",
+    "meeting",
+    "of_tag",
+    "read_rows",
+    "read_whole",
+    "with_time",
+    "within",
+]
+
+_LOWEST: Final = -(2**63)
+_HIGHEST: Final = 2**63 - 1
+_PORTION_ROWS: Final = 200_000
+
+
+class Unsealed:
+    """Entries in portions that fit into memory.
+
+    Attributes:
+        has_gap: whether, so far, nothing came or something is missing: the log was trimmed, or is damaged.
+    """
+
+    def __init__(self, read: Callable[[int], Iterable[Entry]], after: int) -> None:
+        self._read = read
+        self._after = after
+        self.has_gap = True
+
+    def portions(self) -> Iterator[list[Entry]]:
+        """All entries, ascending, some at a time."""
+        portion: list[Entry] = []
+        rows, expected, whole = 0, self._after + 1, True
+        for offset, outputs in self._read(self._after):
+            if offset <= self._after:
+                continue
+            whole = whole and offset == expected
+            expected = offset + 1
+            portion.append((offset, outputs))
+            rows += 1 + len(outputs.samples[0] if outputs.samples else b"") // 4
+            if rows >= _PORTION_ROWS:
+                yield portion
+                portion, rows = [], 0
+        if portion:
+            yield portion
+        self.has_gap = not whole or expected == self._after + 1
+
+
+def meeting(listing: Listing, kind: str, low: int, high: int) -> list[Segment]:
+    """Segments that may hold a row of [low, high)."""
+    found = []
+    for segment in listing.of(kind):
+        with _reading(segment):
+            if footer(segment).meets(low, high):
+                found.append(segment)
+    return found
+
+
+class DamagedSegment(Exception):  # noqa: N818 - caught here, never seen by a caller
+    """A segment cannot be read."""
+
+    def __init__(self, segment: Segment, why: Exception) -> None:
+        super().__init__(f"{segment.path}: damaged ({why})")
+        self.segment = segment
+
+
+@contextlib.contextmanager
+def _reading(segment: Segment) -> Iterator[None]:
+    """Tell a damaged segment from one that is gone."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if is_damage(error):
+            raise DamagedSegment(segment, error) from error
+        raise QueryError(f"{segment.path}: cannot be read: {error}") from error
+
+
+def read_rows(segment: Segment, columns: list[str], tag: int, low: int, high: int) -> pa.Table:
+    """The row groups of a segment that may hold a tag's rows of [low, high)."""
+    with _reading(segment):
+        groups = footer(segment).groups_with(tag, low, high)
+        with open_parquet(segment.path, footer(segment).parquet) as file:
+            table = file.read_row_groups(groups, columns=columns, use_threads=False)
+        return table.replace_schema_metadata(None)
+
+
+def read_whole(segment: Segment) -> pa.Table:
+    """All rows of a segment."""
+    with _reading(segment):
+        return read_segment(segment)
+
+
+def of_tag(rows: pa.Table, tag: int, low: int, high: int) -> pa.Table:
+    """A tag's rows of [low, high) among rows sorted by (tag, time)."""
+    tags = rows["tag"].to_numpy()
+    first, last = np.searchsorted(tags, [tag, tag + 1])
+    first, last = first + np.searchsorted(rows["time"].to_numpy()[first:last], [low, high])
+    return rows.slice(int(first), int(last - first))
+
+
+def within(rows: pa.Table, low: int, high: int, asset: str | None) -> pa.Table:
+    """Rows of [low, high), of one asset or of all."""
+    time = rows["time"].to_numpy()
+    picked = (time >= low) & (time < high)
+    if asset is not None:
+        picked &= pc.equal(rows["asset"], asset).to_numpy()
+    return rows.filter(pa.array(picked))
+
+
+def bounds(start: int | None, end: int | None) -> tuple[int, int]:
+    """Both ends as numbers, open ones as far out as there are any."""
+    return (_LOWEST if start is None else start, _HIGHEST if end is None else end)
+
+
+def with_time(rows: pa.Table) -> pa.Table:
+    """Rows with `time` as a timestamp, first."""
+    return rows.set_column(0, "time", rows["time"].cast(pa.timestamp("ns", tz="UTC")))
