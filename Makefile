@@ -19,7 +19,7 @@ test: $(VENV)/.dev
 	sh scripts/services.sh $(VENV)
 	$(BIN)/python -m compileall -q src tests
 	$(BIN)/python scripts/compile.py
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" -n logical --maxprocesses 4 --dist loadfile
 
 test-long: $(VENV)/.dev
 	sh scripts/services.sh $(VENV)
