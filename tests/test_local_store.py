@@ -18,7 +18,7 @@ from support.outputs import NAMES, T0, UNITS, OutputLog, batch, samples, values
 from twinloop.batch import Batch
 from twinloop.errors import StoreBusy
 from twinloop.records import DeadLetter, DeadReason, Event, EventKind, Outputs
-from twinloop.stores import local
+from twinloop.stores import local, merging
 from twinloop.stores.latest import latest_path
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
@@ -88,15 +88,15 @@ def test_entries_are_held_until_a_minute_has_passed(tmp_path: Path, log: OutputL
 def test_a_segment_whose_bytes_rotted_is_set_aside_when_a_merge_comes_upon_it(
     tmp_path: Path, log: OutputLog
 ) -> None:
-    store = fill(tmp_path, 15, log)
+    store = fill(tmp_path, 7, log)
     path = tmp_path / "samples-0000000000000003-0000000000000003.parquet"
     content = bytearray(path.read_bytes())
     content[4:400] = bytes(396)  # the pages, not the footer
     path.write_bytes(content)
-    for each in log.entries[15:20]:
+    for each in log.entries[7:10]:
         store.write([each])
         store.seal()
-    assert (store.covered, store.stats.merges) == (19, 1)
+    assert (store.covered, store.stats.merges) == (9, 1)
     assert [(damage.first, damage.recovered) for damage in store.damage] == [(3, False)]
     assert path.with_name(path.name + ".damaged").exists()
     queries = LocalQueries(tmp_path, NAMES, UNITS, log.after)
@@ -154,22 +154,22 @@ def test_while_the_disk_refuses_no_more_is_taken_than_fits(
     assert store.stats.pending_entries == 10
 
 
-@pytest.mark.parametrize("seals", [15, 16, 17, 18, 33])
+@pytest.mark.parametrize("seals", [7, 8, 9, 10, 17])
 def test_merging_changes_no_answer(tmp_path: Path, log: OutputLog, queries: LocalQueries, seals: int) -> None:
     store = fill(tmp_path, seals, log)
-    assert store.stats.merges == seals // 16
-    assert len(list_segments(tmp_path).of("samples")) == seals - 15 * (seals // 16)
+    assert store.stats.merges == seals // 8
+    assert len(list_segments(tmp_path).of("samples")) == seals - 7 * (seals // 8)
     assert_whole(queries)
     LocalStore(tmp_path, NAMES)
-    assert len(files(tmp_path, "events*")) == seals - 15 * (seals // 16)
+    assert len(files(tmp_path, "events*")) == seals - 7 * (seals // 8)
     assert_whole(queries)
 
 
 def test_merged_segments_are_merged_again_until_they_are_large(
     tmp_path: Path, log: OutputLog, queries: LocalQueries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "MERGE_COUNT", 3)
-    monkeypatch.setattr(local, "MERGE_ROWS", 20)
+    monkeypatch.setattr(merging, "MERGE_COUNT", 3)
+    monkeypatch.setattr(merging, "MERGE_ROWS", 20)
     fill(tmp_path, 50, log)
     rows = [footer(segment).rows for segment in list_segments(tmp_path).of("samples")]
     assert sum(rows) == 50
@@ -198,12 +198,12 @@ def test_what_a_crash_within_a_seal_left_is_removed_and_delivered_again(
 def test_what_a_crash_within_a_merge_left_is_ignored_and_removed(
     tmp_path: Path, log: OutputLog, queries: LocalQueries
 ) -> None:
-    fill(tmp_path, 16, log)
-    assert len(files(tmp_path, "samples*")) == 17
-    (tmp_path / "samples-0000000000000000-0000000000000015.parquet").unlink()  # renamed last
+    fill(tmp_path, 8, log)
+    assert len(files(tmp_path, "samples*")) == 9
+    (tmp_path / "samples-0000000000000000-0000000000000007.parquet").unlink()  # renamed last
     assert_whole(queries)
     store = LocalStore(tmp_path, NAMES)
-    assert store.covered == 15
+    assert store.covered == 7
     assert_whole(queries)
 
 
@@ -246,12 +246,12 @@ def test_a_damaged_segment_the_log_cannot_replace_costs_its_own_rows_only(
 def test_a_damaged_merged_segment_gives_way_to_what_it_was_merged_from(
     tmp_path: Path, log: OutputLog, queries: LocalQueries
 ) -> None:
-    fill(tmp_path, 16, log)
+    fill(tmp_path, 8, log)
     for kind in ("samples", "events"):
-        truncate(tmp_path / f"{kind}-0000000000000000-0000000000000015.parquet")
-    store = LocalStore(tmp_path, NAMES, redeliverable_from=16)
+        truncate(tmp_path / f"{kind}-0000000000000000-0000000000000007.parquet")
+    store = LocalStore(tmp_path, NAMES, redeliverable_from=8)
     assert [damage.recovered for damage in store.damage] == [True, True]
-    assert store.covered == 15
+    assert store.covered == 7
     assert_whole(queries)
 
 

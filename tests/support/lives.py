@@ -32,7 +32,7 @@ from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.supervise import Supervisor
 from twinloop.loop.sync import Loop
 from twinloop.records import Samples, Tick
-from twinloop.stores import local
+from twinloop.stores import merging
 from twinloop.stores.local import LocalStore
 from twinloop.stores.rows import tables
 from twinloop.tags import Resolver
@@ -69,7 +69,7 @@ REGIONS: Final = {
     "checkpoint merge": Region(Checkpoints, "merge", calls=2),
     "removal of old checkpoints": Region(Checkpoints, "merge", after="unlink", calls=2),
     "store seal": Region(LocalStore, "seal", after="tables"),
-    "merge": Region(local, "_merge", calls=2),
+    "merge": Region(merging, "merge", calls=2),
     "removal of the merged": Region(LocalStore, "_after_seal", after="unlink"),
     "fold": Region(Loop, "_step", calls=60),
     "durable, not acknowledged": Region(Supervisor, "_durable", calls=60),
@@ -85,7 +85,7 @@ def hurry() -> None:
     sync.CHECKPOINT_EVERY_S = 0.2  # type: ignore[misc]
     build.SEAL_AFTER_S = 0.1  # type: ignore[attr-defined]
     build._LOG_FILE_BYTES = 1 << 15  # type: ignore[misc]
-    local.MERGE_COUNT = 3  # type: ignore[misc]
+    merging.MERGE_COUNT = 3  # type: ignore[misc]
 
 
 def _keep_trimmed() -> None:

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from twinloop.stores.latest import Latest, latest_path, remove_old
 from twinloop.stores.rows import Entry
-from twinloop.stores.segments import TEMPORARY, list_segments
+from twinloop.stores.segments import list_segments
+from twinloop.stores.writing import TEMPORARY
 
 __all__ = ["Ahead", "newest_ahead"]
 

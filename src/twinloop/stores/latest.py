@@ -19,7 +19,8 @@ import pyarrow as pa
 from twinloop.records import EventKind
 from twinloop.status import BAD, GOOD, Reason, StatusCode, status_from_text
 from twinloop.stores.rows import SAMPLE_SCHEMA, Entry, tables
-from twinloop.stores.segments import Listing, read_durable, read_segment, write_durably
+from twinloop.stores.segments import Listing, read_durable, read_segment
+from twinloop.stores.writing import write_durably
 
 __all__ = ["Latest", "latest_path"]
 

@@ -10,10 +10,10 @@ import difflib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -22,6 +22,7 @@ from twinloop.errors import LogError, QueryError
 from twinloop.stores.ahead import newest_ahead
 from twinloop.stores.dead import Tally
 from twinloop.stores.latest import Latest
+from twinloop.stores.minutes import windows_of
 from twinloop.stores.reading import (
     DamagedSegment,
     Unsealed,
@@ -35,7 +36,8 @@ from twinloop.stores.reading import (
 )
 from twinloop.stores.rows import SAMPLE_SCHEMA, SCHEMAS, Entry, by_time, first_stored, tables
 from twinloop.stores.segments import Listing, Segment, list_segments
-from twinloop.stores.store import RANGE_SCHEMA, WINDOW_SCHEMA
+from twinloop.stores.store import RANGE_SCHEMA
+from twinloop.stores.windows import WINDOW_COLUMNS, TagParts
 
 __all__ = ["LocalQueries"]
 
@@ -44,22 +46,15 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _ATTEMPTS: Final = 5
 _RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
-_WINDOW_COLUMNS: Final = ["tag", "time", "value", "status", "offset"]
 
-_DUCKDB: Final[dict[str, str | bool | int | float | list[str]]] = {
-    "threads": 1,  # one order of summation, and a core left for `run`
-    "autoinstall_known_extensions": False,  # a query never downloads anything
-    "autoload_known_extensions": False,
-}
-_WINDOW_SQL: Final = """
-    SELECT time - ((time % $every) + $every) % $every AS start,
-           favg(value) FILTER (status >> 30 <= $worst),
-           min(value) FILTER (status >> 30 <= $worst),
-           max(value) FILTER (status >> 30 <= $worst),
-           count(*),
-           count(*) FILTER (status >> 30 = 0) / count(*)
-    FROM picked GROUP BY start ORDER BY start
-"""
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The newest rows, of all outputs up to an offset, and what the store covered then."""
+
+    upto: int
+    covered: int
+    latest: Latest
 
 
 class LocalQueries:
@@ -97,7 +92,7 @@ class LocalQueries:
         self._active = np.ones(len(self._names), bool) if active is None else np.asarray(active, bool)
         self._damaged: set[Segment] = set()
         self._lock = threading.Lock()
-        self._duckdb = duckdb.connect(":memory:", config=_DUCKDB)
+        self._known: _Known | None = None
 
     def latest(self, tags: Sequence[str]) -> pa.Table:
         """The newest sample of each tag by its own time, by `RANGE_SCHEMA`, in the order asked for.
@@ -110,14 +105,9 @@ class LocalQueries:
         """
         asked = [self._tag(name) for name in tags]
 
-        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
-            latest = Latest.at(self._directory, self._names, listing)
-            for entries in portions:
-                latest.add(entries)
-            return latest.rows()
-
-        rows = self._newest()
-        rows = self._ask(ask) if rows is None else rows
+        with self._lock:
+            self._known = self._followed() or self._ahead_of_store() or self._ask(self._begun)
+            rows = self._known.latest.rows()
         position = {int(tag): at for at, tag in enumerate(rows["tag"].to_numpy())}
         if not tags:
             asked = sorted((tag for tag in position if self._shown(tag)), key=self._names.__getitem__)
@@ -169,17 +159,20 @@ class LocalQueries:
         """
         if every_ns <= 0:
             raise QueryError(f"a window must be longer than nothing, not {every_ns} ns")
-        rows = self._picked("samples", tag, start, end, _WINDOW_COLUMNS)
-        worst = 1 if uncertain_as_good else 0
-        with self._lock:
-            self._duckdb.register("picked", rows)
-            try:
-                asked = {"every": every_ns, "worst": worst}
-                made: pa.Table = self._duckdb.sql(_WINDOW_SQL, params=asked).to_arrow_table()
-            finally:
-                self._duckdb.unregister("picked")
-        columns = [made.column(at).cast(field.type) for at, field in enumerate(WINDOW_SCHEMA)]
-        return pa.Table.from_arrays(columns, schema=WINDOW_SCHEMA)
+        index = self._tag(tag)
+        low, high = bounds(start, end)
+
+        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
+            # The segments come second: should one be merged away meanwhile, all is asked again.
+            empty = SAMPLE_SCHEMA.empty_table().select(WINDOW_COLUMNS)
+            rows = [
+                of_tag(tables(each, ["samples"], index)["samples"].select(WINDOW_COLUMNS), index, low, high)
+                for each in portions
+            ]
+            unsealed = first_stored(pa.concat_tables([empty, *rows]))
+            return TagParts(listing, unsealed, index).between(low, high, every_ns)
+
+        return windows_of(self._ask(ask), every_ns, uncertain_as_good=uncertain_as_good)
 
     def events(self, start: int | None, end: int | None) -> pa.Table:
         """Events in [start, end) by ascending time: `time subject kind before after why`."""
@@ -240,7 +233,7 @@ class LocalQueries:
 
     def close(self) -> None:
         """Let go of the memory held."""
-        self._duckdb.close()
+        self._known = None
 
     def _picked(
         self, kind: str, name: str, start: int | None, end: int | None, columns: list[str]
@@ -300,7 +293,32 @@ class LocalQueries:
     def _has_moved(self, listing: Listing) -> bool:
         return list_segments(self._directory, self._damaged).covered != listing.covered
 
-    def _newest(self) -> pa.Table | None:
+    def _followed(self) -> _Known | None:
+        """What was known before, brought up to date; None where the log no longer leads there."""
+        known, self._known = self._known, None  # half brought up to date it is of no use
+        if known is None:
+            return None
+        unsealed = Unsealed(self._unsealed, known.upto)
+        upto = known.upto
+        try:
+            for entries in unsealed.portions():
+                known.latest.add(entries)
+                upto = entries[-1][0]
+        except LogError:
+            return None
+        covered = list_segments(self._directory, self._damaged).covered
+        whole = covered <= upto if upto == known.upto else not unsealed.has_gap
+        return _Known(upto, covered, known.latest) if whole and covered >= known.covered else None
+
+    def _begun(self, listing: Listing, portions: Iterator[list[Entry]]) -> _Known:
+        """The newest rows of the segments and of what is not sealed."""
+        latest, upto = Latest.at(self._directory, self._names, listing), listing.covered
+        for entries in portions:
+            latest.add(entries)
+            upto = entries[-1][0]
+        return _Known(upto, listing.covered, latest)
+
+    def _ahead_of_store(self) -> _Known | None:
         """The newest rows from what is kept while the store lags; None where nothing is, or nothing newer."""
         if self._ahead is None:
             return None
@@ -309,16 +327,18 @@ class LocalQueries:
             found = newest_ahead(self._ahead, covered)
             if found is None:
                 return None
-            latest = Latest(self._names)
-            unsealed = Unsealed(self._unsealed, found[0])
+            latest, upto = Latest(self._names), found[0]
+            unsealed = Unsealed(self._unsealed, upto)
             try:
                 latest.load(found[1])
                 for entries in unsealed.portions():
                     latest.add(entries)
+                    upto = entries[-1][0]
             except (OSError, pa.ArrowException, LogError):
                 continue  # a newer one took its place
-            if list_segments(self._directory, self._damaged).covered <= found[0]:
-                return latest.rows()
+            covered = list_segments(self._directory, self._damaged).covered
+            if covered <= found[0]:
+                return _Known(upto, covered, latest)
         return None
 
     def _tag(self, name: str) -> int:

@@ -16,7 +16,17 @@ import pyarrow as pa
 from twinloop.batch import Batch
 from twinloop.records import Outputs
 
-__all__ = ["KINDS", "SAMPLE_SCHEMA", "SCHEMAS", "Entry", "by_time", "first_stored", "tables"]
+__all__ = [
+    "KINDS",
+    "MINUTES_SCHEMA",
+    "SAMPLE_SCHEMA",
+    "SCHEMAS",
+    "TOLD",
+    "Entry",
+    "by_time",
+    "first_stored",
+    "tables",
+]
 
 Entry = tuple[int, Outputs]
 """An output-log offset and the outputs that stand there."""
@@ -36,12 +46,39 @@ SAMPLE_SCHEMA: Final = pa.schema(
         pa.field("reasons", pa.uint32(), nullable=False),
         pa.field("estimate", pa.float64()),
         pa.field("estimate_std", pa.float32()),
-        pa.field("rate", pa.float32()),
         pa.field("arrival_ms", pa.int64(), nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
     ]
 )
 """Samples and fills, sorted by (tag, time). `tag` is the stable index, `time` ns since epoch UTC."""
+
+MINUTES_SCHEMA: Final = pa.schema(
+    [
+        pa.field("tag", pa.int32(), nullable=False),
+        pa.field("time", pa.int64(), nullable=False),
+        pa.field("first", pa.int64(), nullable=False),
+        pa.field("last", pa.int64(), nullable=False),
+        pa.field("count", pa.int32(), nullable=False),
+        pa.field("good", pa.int32(), nullable=False),
+        *(
+            pa.field(f"{status}_{name}", kind, nullable=name != "n")
+            for status in ("good", "uncertain")
+            for name, kind in (
+                ("n", pa.int32()),
+                ("min", pa.float64()),
+                ("max", pa.float64()),
+                ("sum", pa.float64()),
+                ("rest", pa.float32()),
+            )
+        ),
+    ]
+)
+"""What each minute of a tag holds, sorted by (tag, time).
+
+`time` is its start; `first` and `last` its earliest and latest sample; `count` and `good` number all samples
+and those with status Good; the figures are of those that have a value, apart for Good and Uncertain. A sum is
+`sum + rest`.
+"""
 
 _TEXT: Final = pa.string()
 _NUMBERS: Final = pa.map_(pa.string(), pa.float64())
@@ -58,6 +95,7 @@ _PREDICTION: Final = pa.struct(
 SCHEMAS: Final[Mapping[str, pa.Schema]] = {
     "samples": SAMPLE_SCHEMA,
     "fills": SAMPLE_SCHEMA,
+    "minutes": MINUTES_SCHEMA,
     "events": pa.schema(
         [
             ("time", pa.int64()),
@@ -99,10 +137,12 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = {
 """Columns of each kind of segment; `offset` is the output-log offset the row came from."""
 
 KINDS: Final = tuple(SCHEMAS)
+TOLD: Final = tuple(kind for kind in KINDS if kind != "minutes")
+"""Kinds that outputs are made of; minutes are made of samples."""
 
 
 def tables(
-    entries: Sequence[Entry], kinds: Sequence[str] = KINDS, tag: int | None = None
+    entries: Sequence[Entry], kinds: Sequence[str] = TOLD, tag: int | None = None
 ) -> dict[str, pa.Table]:
     """The rows of some outputs by kind, each sorted and free of duplicates; every kind asked for is there.
 
@@ -112,15 +152,31 @@ def tables(
 
 
 def first_stored(table: pa.Table) -> pa.Table:
-    """Rows sorted by (tag, time); of those with one tag and time only the lowest offset, stored first."""
+    """Rows sorted by (tag, time); of those with one tag and time only the first, which was stored first.
+
+    Of rows with one tag and time, those stored earlier stand earlier in the table.
+    """
     tag, time = table["tag"].to_numpy(), table["time"].to_numpy()
     if bool(np.all((tag[1:] > tag[:-1]) | ((tag[1:] == tag[:-1]) & (time[1:] > time[:-1])))):
         return table
-    order = np.lexsort((table["offset"].to_numpy(), time, tag))
+    order = _by_tag_and_time(tag, time)
     tag, time = tag[order], time[order]
     new = np.ones(len(order), bool)
     new[1:] = (tag[1:] != tag[:-1]) | (time[1:] != time[:-1])
-    return table.take(pa.array(order[new]))
+    return table.take(pa.array(order if new.all() else order[new]))
+
+
+def _by_tag_and_time(tag: npt.NDArray[np.int32], time: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The order by (tag, time), equal ones as they stand; quick where a tag's times mostly ascend."""
+    small = tag.astype(np.uint16) if len(tag) and tag.max() <= np.iinfo(np.uint16).max else tag
+    order: npt.NDArray[np.int64] = np.argsort(small, kind="stable")  # by counting, where two bytes hold a tag
+    tag, time = tag[order], time[order]
+    falls = np.flatnonzero((tag[1:] == tag[:-1]) & (time[1:] < time[:-1]))
+    if not len(falls):
+        return order
+    rows = np.flatnonzero(np.isin(tag, np.unique(tag[falls])))
+    order[rows] = order[rows[np.lexsort((time[rows], tag[rows]))]]
+    return order
 
 
 def by_time(table: pa.Table) -> pa.Table:
@@ -148,7 +204,6 @@ def _sample_rows(entries: Sequence[Entry], batch_of: Callable[[Outputs], Batch],
         batch.reasons,
         _finite(_rounded(batch.estimate, batch.estimate_std)),
         _finite(batch.estimate_std, np.float32),
-        _finite(batch.rate, np.float32),
         batch.arrival // MILLISECOND_NS,
         offsets,
     ]

@@ -9,7 +9,7 @@ ignored, whether or not it has been removed yet. Hence a listing alone says what
 
 from __future__ import annotations
 
-import contextlib
+import base64
 import json
 import os
 import re
@@ -22,34 +22,28 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from twinloop.durable import sync_directory
-from twinloop.stores.rows import KINDS, SAMPLE_SCHEMA, SCHEMAS
+from twinloop.stores.rows import KINDS, SCHEMAS
+from twinloop.stores.writing import GROUPS_KEY, META_KEY, WholeFile
 
 __all__ = [
     "DAMAGED",
-    "TEMPORARY",
     "Footer",
     "Listing",
     "Segment",
     "footer",
+    "footer_of",
     "is_damage",
     "list_segments",
     "open_parquet",
+    "open_segment",
     "read_durable",
     "read_segment",
-    "write_durably",
     "write_segment",
 ]
 
-TEMPORARY: Final = ".tmp"
 DAMAGED: Final = ".damaged"
-ROW_GROUP: Final = 16_384
-DISTINCT_SHARE: Final = 0.25
-"""Values that repeat more than this are smaller as a dictionary than as split bytes."""
-META_KEY: Final = b"twinloop"
 _NAME: Final = re.compile(rf"({'|'.join(KINDS)})-(\d{{16}})-(\d{{16}})\.parquet")
 _LISTINGS: Final = 50
 
@@ -77,9 +71,10 @@ class Segment:
 class Footer:
     """What a segment's footer says: row count, time range (ns, both included), merge level, lost range.
 
-    `time_min` is above `time_max` where there are no rows. `lost` marks an empty stand-in for a file
-    that was set aside as damaged. `groups` has a row for each row group: lowest and highest tag, lowest
-    and highest time; it is empty for kinds without tags. `parquet` spares reading it again.
+    `time_min` is above `time_max` where there are no rows. `span_ms` is the time between the first arrival
+    and the last, 0 where that is not known. `lost` marks an empty stand-in for a file that was set aside.
+    `groups` has a row for each row group: lowest and highest tag, lowest and highest time; it is empty for
+    kinds without tags. `parquet` spares reading it again.
     """
 
     rows: int
@@ -87,6 +82,7 @@ class Footer:
     time_max: int
     level: int
     lost: bool
+    span_ms: int
     groups: npt.NDArray[np.int64]
     parquet: pq.FileMetaData
 
@@ -135,6 +131,12 @@ def list_segments(directory: Path, ignore: Iterable[Segment] = ()) -> Listing:
         if names == again:
             break
         names = again
+    return _listing(directory, names, ignored)
+
+
+@lru_cache(maxsize=16)
+def _listing(directory: Path, names: frozenset[str], ignored: frozenset[Segment]) -> Listing:
+    """What names say; kept, as most questions meet the same names."""
     found = sorted({segment for name in names if (segment := _parse(directory, name))} - ignored)
     samples = [segment for segment in found if segment.kind == "samples"]
     covered = max((segment.last for segment in samples), default=-1)
@@ -174,38 +176,19 @@ def write_segment(segment: Segment, table: pa.Table, *, level: int = 0, lost: bo
     Raises:
         OSError: the disk would not take it; what was written aside is removed.
     """
-    time = table["time"]
-    meta = {
-        "first": segment.first,
-        "last": segment.last,
-        "level": level,
-        "lost": lost,
-        "time_min": pc.min(time).as_py(),
-        "time_max": pc.max(time).as_py(),
-    }
-    schema = SCHEMAS[segment.kind].with_metadata({META_KEY: json.dumps(meta).encode()})
-    # The file's own columns stay as they are; only the metadata is added.
-    write_durably(segment.path, table.cast(schema).replace_schema_metadata(schema.metadata), segment.kind)
+    with open_segment(segment) as file:
+        file.add(table)
+        file.place(footer_of(segment, level, lost=lost))
 
 
-def write_durably(path: Path, table: pa.Table, kind: str) -> None:
-    """Write a Parquet file aside, make it durable and rename it into place.
+def open_segment(segment: Segment) -> WholeFile:
+    """A segment to be written in parts; `place` it with `footer_of`. Raises OSError."""
+    return WholeFile(segment.path, segment.kind, SCHEMAS[segment.kind])
 
-    Raises:
-        OSError: the disk would not take it; what was written aside is removed.
-    """
-    aside = path.with_name(path.name + TEMPORARY)
-    try:
-        with aside.open("wb") as file:
-            pq.write_table(table, file, **_layout(table, kind))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+
+def footer_of(segment: Segment, level: int, *, lost: bool = False) -> dict[str, Any]:
+    """What a segment's footer says beside its times."""
+    return {"first": segment.first, "last": segment.last, "level": level, "lost": lost}
 
 
 def open_parquet(path: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
@@ -225,40 +208,7 @@ def read_durable(path: Path) -> pa.Table:
 
 def read_segment(segment: Segment) -> pa.Table:
     """All rows of a segment; raises as `read_durable`."""
-    return read_durable(segment.path)
-
-
-def _layout(table: pa.Table, kind: str) -> dict[str, Any]:
-    """How Parquet is to lay out a kind: measured in docs/STORAGE.md."""
-    layout: dict[str, Any] = {
-        "compression": "zstd",
-        "row_group_size": ROW_GROUP,
-        "write_page_checksum": True,
-    }
-    if kind not in {"samples", "fills", "latest"}:
-        return layout
-    encoding = {
-        "time": "DELTA_BINARY_PACKED",
-        "arrival_ms": "DELTA_BINARY_PACKED",
-        "offset": "DELTA_BINARY_PACKED",
-        "estimate": "BYTE_STREAM_SPLIT",
-        "estimate_std": "BYTE_STREAM_SPLIT",
-        "rate": "BYTE_STREAM_SPLIT",
-    }
-    dictionary = ["tag", "status", "reasons"]
-    if _repeats(table["value"]):
-        dictionary.append("value")
-    else:
-        encoding["value"] = "BYTE_STREAM_SPLIT"
-    names = table.schema.names
-    sorting = [pq.SortingColumn(names.index("tag")), pq.SortingColumn(names.index("time"))]
-    return layout | {"column_encoding": encoding, "use_dictionary": dictionary, "sorting_columns": sorting}
-
-
-def _repeats(values: pa.ChunkedArray) -> bool:
-    """Whether the values of a row group are few enough for a dictionary (12 bits of a converter, say)."""
-    head = values.slice(0, ROW_GROUP)
-    return bool(pc.count_distinct(head).as_py() <= DISTINCT_SHARE * len(head))
+    return read_durable(segment.path).select(SCHEMAS[segment.kind].names)
 
 
 def footer(segment: Segment) -> Footer:
@@ -277,7 +227,7 @@ def footer(segment: Segment) -> Footer:
 def _footer(segment: Segment, _identity: tuple[int, int, int]) -> Footer:
     try:
         metadata = pq.read_metadata(segment.path)
-        said = json.loads(metadata.metadata[META_KEY])
+        said = json.loads(metadata.metadata[META_KEY.encode()])
         limits = np.iinfo(np.int64)
         low = said["time_min"] if said["time_min"] is not None else limits.max
         high = said["time_max"] if said["time_max"] is not None else limits.min
@@ -287,9 +237,8 @@ def _footer(segment: Segment, _identity: tuple[int, int, int]) -> Footer:
             time_max=int(high),
             level=int(said["level"]),
             lost=bool(said["lost"]),
-            groups=_groups(metadata)
-            if SCHEMAS[segment.kind] is SAMPLE_SCHEMA
-            else np.empty((0, 4), np.int64),
+            span_ms=int(said.get("span_ms", 0)),
+            groups=_groups(metadata, segment.kind),
             parquet=metadata,
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -303,8 +252,14 @@ def is_damage(error: Exception) -> bool:
     return not (isinstance(error, OSError) and error.errno is not None)
 
 
-def _groups(metadata: pq.FileMetaData) -> npt.NDArray[np.int64]:
+def _groups(metadata: pq.FileMetaData, kind: str) -> npt.NDArray[np.int64]:
     """Lowest and highest tag and time of each row group, shape (groups, 4); an empty group meets nothing."""
+    if "tag" not in SCHEMAS[kind].names:
+        return np.empty((0, 4), np.int64)
+    if (kept := metadata.metadata.get(GROUPS_KEY.encode())) is not None:
+        groups = np.frombuffer(base64.b64decode(kept), "<i8").reshape(-1, 4)
+        if len(groups) == metadata.num_row_groups:
+            return groups
     limits = []
     for group in range(metadata.num_row_groups):
         tag, time = (metadata.row_group(group).column(column).statistics for column in (0, 1))

@@ -1,0 +1,251 @@
+"""Small segments merged into large ones, some tags at a time: memory does not grow with them.
+
+Segments of one level, of consecutive offsets, become one of the next level, with what the other kinds have in
+the same range. A merge only adds files whose range contains that of others, so it may be given up at any
+time, and runs beside seals and questions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from twinloop.memory import give_back
+from twinloop.stores.minutes import parts_of
+from twinloop.stores.rows import KINDS, SCHEMAS, by_time, first_stored
+from twinloop.stores.segments import (
+    Segment,
+    footer,
+    footer_of,
+    is_damage,
+    list_segments,
+    open_parquet,
+    open_segment,
+    read_segment,
+    write_segment,
+)
+
+__all__ = ["Merger"]
+
+_log = logging.getLogger("twinloop.store")
+
+MERGE_COUNT: Final = 8
+MERGE_ROWS: Final = 1 << 27
+"""A segment of half as many is left alone."""
+MERGE_SPAN_MS: Final = 26 * 3_600_000
+"""About a day, by arrival: what is kept no longer goes a segment at a time."""
+BESIDE_BYTES: Final = 64 << 20
+"""Other kinds are merged in memory, and left in their parts where these are larger."""
+PART_ROWS: Final = 1_000_000
+_TAGS_END: Final = 2**31 - 1
+_BESIDE: Final = tuple(kind for kind in KINDS if kind not in {"samples", "minutes"})
+
+
+class Merger:
+    """Merges a store's segments whenever it is woken, until there is nothing worth merging.
+
+    Args:
+        directory: the store's.
+        damaged: told of a segment that cannot be read; sets it aside.
+        background: on a thread of its own, which lets others go first; within `wake` otherwise.
+    """
+
+    def __init__(self, directory: Path, damaged: Callable[[Segment], None], *, background: bool) -> None:
+        self._directory = directory
+        self._damaged = damaged
+        self._background = background
+        self._thread: threading.Thread | None = None
+        self._wanted = threading.Event()
+        self._closing = False
+        self._fails = False
+        self.merges = self.failures = 0
+
+    def wake(self) -> None:
+        """There may be something to merge."""
+        if not self._background:
+            self._work()
+            return
+        self._wanted.set()
+        if self._thread is None and not self._closing:
+            self._thread = threading.Thread(target=self._run, name="merge", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Give up what is being merged; it is begun again some other time."""
+        self._closing = True
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        _lower_priority()
+        while not self._closing:
+            self._wanted.wait()
+            self._wanted.clear()
+            self._work()
+
+    def _work(self) -> None:
+        try:
+            while not self._closing and (chosen := choose(self._directory)):
+                try:
+                    merge(self._directory, chosen, lambda: self._closing)
+                    self.merges += 1
+                except DamagedPart as damaged:
+                    self._damaged(damaged.segment)
+        except Abandoned:
+            return
+        except (OSError, ValueError, pa.ArrowException) as error:
+            self.failures += 1
+            if not self._fails:
+                _log.warning("%s: cannot merge segments, answers stay whole: %s", self._directory, error)
+            self._fails = True
+        else:
+            self._fails = False
+
+
+class Abandoned(Exception):  # noqa: N818 - no error: the store is being closed
+    """A merge was given up half way; nothing of it is left but whole files of other kinds."""
+
+
+class DamagedPart(Exception):  # noqa: N818 - the caller sets the segment aside and goes on
+    """A segment to be merged cannot be read."""
+
+    def __init__(self, segment: Segment) -> None:
+        super().__init__(f"{segment.path}: damaged")
+        self.segment = segment
+
+
+def _lower_priority() -> None:
+    """Let this thread wait for the others, where the system can tell threads apart (Linux)."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    except (AttributeError, OSError):
+        return
+
+
+def choose(directory: Path) -> list[Segment]:
+    """The newest segments of one level, oldest of them first, once they are worth merging."""
+    run: list[Segment] = []
+    level = -1
+    for segment in reversed(list_segments(directory).of("samples")):
+        said = footer(segment)
+        level = said.level if level < 0 else level
+        if said.level != level or said.rows > MERGE_ROWS // 2 or said.span_ms > MERGE_SPAN_MS // 2:
+            break
+        run.append(segment)
+    run.reverse()
+    if len(run) < MERGE_COUNT and _rows(run) < MERGE_ROWS:
+        return []
+    chosen: list[Segment] = []
+    for segment in run[:MERGE_COUNT]:
+        if chosen and (
+            _rows([*chosen, segment]) > MERGE_ROWS or _span_ms([*chosen, segment]) > MERGE_SPAN_MS
+        ):
+            break
+        chosen.append(segment)
+    return chosen if len(chosen) > 1 else []
+
+
+def _rows(segments: list[Segment]) -> int:
+    return sum(footer(segment).rows for segment in segments)
+
+
+def _span_ms(segments: list[Segment]) -> int:
+    return sum(footer(segment).span_ms for segment in segments)
+
+
+def merge(directory: Path, chosen: list[Segment], given_up: Callable[[], bool] = lambda: False) -> None:
+    """One segment a kind in place of the chosen ones and of what other kinds have in their range.
+
+    Args:
+        directory: the store's.
+        chosen: segments of samples, ascending, without gaps.
+        given_up: asked now and then.
+
+    Raises:
+        Abandoned: it was given up.
+        DamagedPart: a segment cannot be read; nothing of its kind was merged.
+        OSError: the disk would not take it, or would not give it.
+    """
+    first, last = chosen[0].first, chosen[-1].last
+    level = footer(chosen[0]).level + 1
+    listing = list_segments(directory)
+    for kind in _BESIDE:
+        parts = [each for each in listing.of(kind) if first <= each.first and each.last <= last]
+        if not parts or sum(part.path.stat().st_size for part in parts) > BESIDE_BYTES:
+            continue
+        table = pa.concat_tables([_whole(part) for part in parts])
+        table = first_stored(table) if "tag" in SCHEMAS[kind].names else by_time(table)
+        write_segment(Segment(first, last, kind, directory), table, level=level)
+    _merge_samples(directory, chosen, level, given_up)
+    give_back()
+
+
+def _merge_samples(directory: Path, chosen: list[Segment], level: int, given_up: Callable[[], bool]) -> None:
+    samples = Segment(chosen[0].first, chosen[-1].last, "samples", directory)
+    minutes = Segment(samples.first, samples.last, "minutes", directory)
+    with open_segment(samples) as rows, open_segment(minutes) as rollups:
+        for low, high in _portions(chosen):
+            if given_up():
+                raise Abandoned
+            table = first_stored(pa.concat_tables([_tags(part, low, high) for part in chosen]))
+            rows.add(table)
+            rollups.add(parts_of(table))
+        rollups.place(footer_of(minutes, level))
+        rows.place(footer_of(samples, level))
+
+
+def _portions(segments: list[Segment]) -> Iterator[tuple[int, int]]:
+    """Ranges of tags (end not included), each of about `PART_ROWS` rows or of one tag that has more."""
+    ends, rows = [], []
+    for segment in segments:
+        with _naming(segment):
+            said = footer(segment)
+        counts = [said.parquet.row_group(group).num_rows for group in range(said.parquet.num_row_groups)]
+        ends += said.groups[:, 1].tolist()
+        rows += counts
+    order = np.argsort(np.array(ends, np.int64), kind="stable")
+    low = gathered = 0
+    for at in order.tolist():
+        if gathered + rows[at] > PART_ROWS and ends[at] > low and gathered:
+            yield low, ends[at]
+            low, gathered = ends[at], 0
+        gathered += rows[at]
+    yield low, _TAGS_END
+
+
+def _tags(segment: Segment, low: int, high: int) -> pa.Table:
+    """A segment's rows of the tags [low, high)."""
+    with _naming(segment):
+        said = footer(segment)
+        meets = (said.groups[:, 0] < high) & (said.groups[:, 1] >= low)
+        groups = np.flatnonzero(meets).tolist()
+        with open_parquet(segment.path, said.parquet) as file:
+            table = file.read_row_groups(groups, columns=SCHEMAS[segment.kind].names, use_threads=False)
+    tag = table["tag"].to_numpy()
+    first, last = np.searchsorted(tag, [low, high])
+    return table.slice(int(first), int(last - first)).replace_schema_metadata(None)
+
+
+def _whole(segment: Segment) -> pa.Table:
+    with _naming(segment):
+        return read_segment(segment)
+
+
+@contextlib.contextmanager
+def _naming(segment: Segment) -> Iterator[None]:
+    """Names the segment where what is read is wrong; lets the system's own refusals pass."""
+    try:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
+        if not is_damage(error):
+            raise
+        raise DamagedPart(segment) from error

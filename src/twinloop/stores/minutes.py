@@ -1,0 +1,130 @@
+"""Rollups: what each minute of a tag holds, so that a day of windows need not read a day of samples.
+
+A minute of one segment is a part: its count, extremes and sum, and its first and last time. Parts whose times
+do not overlap add up; where they do, two samples may have one time and only the first stored counts, so
+the samples themselves are asked. Sums carry what a float64 loses, so a mean has the same digits whether
+its samples were summed at once or in parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from twinloop.stores.rows import MINUTES_SCHEMA
+from twinloop.stores.store import WINDOW_SCHEMA
+
+__all__ = ["MINUTE_NS", "contested", "parts_of", "windows_of"]
+
+MINUTE_NS: Final = 60_000_000_000
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Wide = npt.NDArray[np.longdouble]
+
+
+def parts_of(rows: pa.Table, every_ns: int = MINUTE_NS) -> pa.Table:
+    """One part for each tag and window of samples sorted by (tag, time), by `MINUTES_SCHEMA`.
+
+    Args:
+        rows: columns `tag time value status`, free of duplicates.
+        every_ns: width of the windows, aligned to the epoch.
+    """
+    if not len(rows):
+        return MINUTES_SCHEMA.empty_table()
+    tag, time, status = (rows[name].to_numpy() for name in ("tag", "time", "status"))
+    value = rows["value"].to_numpy()  # null is NaN
+    window = time - time % every_ns
+    begins = np.flatnonzero(np.append(True, (tag[1:] != tag[:-1]) | (window[1:] != window[:-1])))
+    ends = np.append(begins[1:], len(rows))
+    severity = status >> np.uint32(30)
+    made = {
+        "tag": tag[begins],
+        "time": window[begins],
+        "first": time[begins],
+        "last": time[ends - 1],
+        "count": (ends - begins).astype(np.int32),
+        "good": np.add.reduceat((severity == 0).astype(np.int32), begins),
+    }
+    for name, worst in (("good", 0), ("uncertain", 1)):
+        made |= _figures(name, value, (severity == worst) & ~np.isnan(value), begins)
+    arrays = [_nullable(made[field.name], field) for field in MINUTES_SCHEMA]
+    return pa.Table.from_arrays(arrays, schema=MINUTES_SCHEMA)
+
+
+def _nullable(column: npt.NDArray[np.generic], field: pa.Field) -> pa.Array:
+    if not field.nullable:
+        return pa.array(column, field.type)
+    return pa.array(column, field.type, mask=np.isnan(column))
+
+
+def _figures(name: str, value: F64, used: Mask, begins: I64) -> dict[str, npt.NDArray[np.generic]]:
+    """Number, sum, its rest, lowest and highest of the values used; NaN where there are none."""
+    number = np.add.reduceat(used.astype(np.int32), begins)
+    none = number == 0
+    total = np.add.reduceat(np.where(used, value, 0.0).astype(np.longdouble), begins)
+    with np.errstate(over="ignore"):
+        whole = total.astype(np.float64)
+    known = np.isfinite(whole)
+    rest = (np.where(known, total, 0) - np.where(known, whole, 0)).astype(np.float32)
+    low = np.minimum.reduceat(np.where(used, value, np.inf), begins)
+    high = np.maximum.reduceat(np.where(used, value, -np.inf), begins)
+    figures = {f"{name}_{each}": column for each, column in (("min", low), ("max", high), ("sum", whole))}
+    made = {key: np.where(none, np.nan, column) for key, column in figures.items()}
+    return made | {f"{name}_n": number, f"{name}_rest": np.where(none, np.float32(np.nan), rest)}
+
+
+def contested(parts: pa.Table) -> I64:
+    """Starts of windows in which times of two parts overlap, of parts of one tag sorted by (time, first)."""
+    time, first, last = (parts[name].to_numpy() for name in ("time", "first", "last"))
+    if len(time) < 2:
+        return np.empty(0, np.int64)
+    reach = np.maximum.accumulate(last)  # windows ascend, so those before reach into none after
+    overlaps = (time[1:] == time[:-1]) & (first[1:] <= reach[:-1])
+    return np.unique(time[1:][overlaps])
+
+
+def windows_of(parts: pa.Table, every_ns: int, *, uncertain_as_good: bool) -> pa.Table:
+    """Parts of one tag, sorted by time and not overlapping, as windows by `WINDOW_SCHEMA`."""
+    if not len(parts):
+        return WINDOW_SCHEMA.empty_table()
+    time = parts["time"].to_numpy()
+    window = time - time % every_ns
+    begins = np.flatnonzero(np.append(True, window[1:] != window[:-1]))
+    names = ("good", "uncertain") if uncertain_as_good else ("good",)
+    count, good = (_number(parts, name, begins) for name in ("count", "good"))
+    number = sum(_number(parts, f"{name}_n", begins) for name in names)
+    total = sum(np.add.reduceat(_wide(parts, name), begins) for name in names)
+    none = number == 0
+    with np.errstate(over="ignore"):
+        mean = (total / np.maximum(number, 1)).astype(np.float64)
+    low = _extreme(parts, [f"{name}_min" for name in names], begins, np.fmin)
+    high = _extreme(parts, [f"{name}_max" for name in names], begins, np.fmax)
+    columns = [
+        pa.array(window[begins]).cast(WINDOW_SCHEMA.field("time").type),
+        *(pa.array(each, mask=none) for each in (mean, low, high)),
+        pa.array(count),
+        pa.array(good / count),
+    ]
+    return pa.Table.from_arrays(columns, schema=WINDOW_SCHEMA)
+
+
+def _number(parts: pa.Table, name: str, begins: I64) -> I64:
+    made: I64 = np.add.reduceat(parts[name].to_numpy().astype(np.int64), begins)
+    return made
+
+
+def _wide(parts: pa.Table, name: str) -> Wide:
+    whole, rest = (parts[f"{name}_{each}"].to_numpy() for each in ("sum", "rest"))
+    made: Wide = np.where(np.isnan(whole), 0, whole.astype(np.longdouble) + rest)
+    return made
+
+
+def _extreme(parts: pa.Table, names: Sequence[str], begins: I64, pick: np.ufunc) -> F64:
+    made: F64 = pick.reduce([pick.reduceat(parts[name].to_numpy(), begins) for name in names])
+    return made

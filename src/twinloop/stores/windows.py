@@ -1,0 +1,103 @@
+"""Windows of one tag from minutes where they will do, and from samples where they will not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from twinloop.stores.minutes import MINUTE_NS, contested, parts_of
+from twinloop.stores.reading import meeting, of_tag, read_rows
+from twinloop.stores.rows import MINUTES_SCHEMA, first_stored
+from twinloop.stores.segments import Listing, Segment
+
+__all__ = ["WINDOW_COLUMNS", "TagParts"]
+
+WINDOW_COLUMNS: Final = ["tag", "time", "value", "status", "offset"]
+
+
+@dataclass(frozen=True, slots=True)
+class TagParts:
+    """What is known of one tag at one moment.
+
+    Attributes:
+        listing: the segments.
+        unsealed: its samples that are in none of them, with `WINDOW_COLUMNS`, sorted by time.
+        tag: its index.
+    """
+
+    listing: Listing
+    unsealed: pa.Table
+    tag: int
+
+    def between(self, low: int, high: int, every_ns: int) -> pa.Table:
+        """Parts by `MINUTES_SCHEMA` that make up the windows of [low, high), ascending, none overlapping.
+
+        Where windows are whole minutes, parts are, too; else they are the windows themselves.
+        """
+        if every_ns % MINUTE_NS:
+            return parts_of(self._rows(low, high), every_ns)
+        inner_low, inner_high = -(-low // MINUTE_NS) * MINUTE_NS, high // MINUTE_NS * MINUTE_NS
+        if inner_low >= inner_high:
+            return parts_of(self._rows(low, high))
+        before, after = self._rows(low, inner_low), self._rows(inner_high, high)
+        return pa.concat_tables([parts_of(before), self._minutes(inner_low, inner_high), parts_of(after)])
+
+    def _minutes(self, low: int, high: int) -> pa.Table:
+        """Whole minutes of [low, high)."""
+        rolled, plain = _rolled_up(self.listing)
+        met = meeting(self.listing, "minutes", low, high)
+        found = [self._read(each, MINUTES_SCHEMA.names, low, high) for each in met if each in rolled]
+        rows = [each for each in meeting(self.listing, "samples", low, high) if each in plain]
+        found += [parts_of(self._read(each, WINDOW_COLUMNS, low, high)) for each in rows]
+        found.append(parts_of(of_tag(self.unsealed, self.tag, low, high)))
+        parts = _ascending(pa.concat_tables(found))
+        again = contested(parts)
+        if not len(again):
+            return parts
+        keep = ~np.isin(parts["time"].to_numpy(), again)
+        rows_again = parts_of(self._rows(int(again[0]), int(again[-1]) + MINUTE_NS))
+        wanted = np.isin(rows_again["time"].to_numpy(), again)
+        kept, read = parts.filter(pa.array(keep)), rows_again.filter(pa.array(wanted))
+        return _ascending(pa.concat_tables([kept, read]))
+
+    def _rows(self, low: int, high: int) -> pa.Table:
+        """Samples of [low, high), ascending time, one a time."""
+        if low >= high:
+            return self.unsealed.slice(0, 0)
+        met = meeting(self.listing, "samples", low, high)
+        parts = [self._read(each, WINDOW_COLUMNS, low, high) for each in met]
+        return first_stored(pa.concat_tables([*parts, of_tag(self.unsealed, self.tag, low, high)]))
+
+    def _read(self, segment: Segment, columns: list[str], low: int, high: int) -> pa.Table:
+        return of_tag(read_rows(segment, columns, self.tag, low, high), self.tag, low, high)
+
+
+def _rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment]]:
+    """Segments of minutes to go by, and segments of samples without any.
+
+    A crash or damage can leave both in different ranges: minutes count where they answer for whole segments
+    of samples, or where no samples are left.
+    """
+    samples, minutes = listing.of("samples"), listing.of("minutes")
+    rolled, covered = set[Segment](), set[Segment]()
+    at = 0
+    for each in minutes:
+        while at < len(samples) and samples[at].last < each.first:
+            at += 1
+        met = []
+        ahead = at
+        while ahead < len(samples) and samples[ahead].first <= each.last:
+            met.append(samples[ahead])
+            ahead += 1
+        if all(each.first <= one.first and one.last <= each.last for one in met):
+            rolled.add(each)
+            covered.update(met)
+    return rolled, set(samples) - covered
+
+
+def _ascending(parts: pa.Table) -> pa.Table:
+    order = np.lexsort((parts["first"].to_numpy(), parts["time"].to_numpy()))
+    return parts.take(pa.array(order))
