@@ -226,7 +226,7 @@ def test_a_truncated_newest_segment_is_set_aside_and_delivered_again(
     assert_whole(LocalQueries(tmp_path, NAMES, UNITS, log.after))
 
 
-@pytest.mark.parametrize(("offset", "log_has"), [(4, 5), (2, 0)])
+@pytest.mark.parametrize(("offset", "log_has"), [(4, 5), (2, 3)])
 def test_a_damaged_segment_the_log_cannot_replace_costs_its_own_rows_only(
     tmp_path: Path, log: OutputLog, offset: int, log_has: int
 ) -> None:
@@ -241,6 +241,19 @@ def test_a_damaged_segment_the_log_cannot_replace_costs_its_own_rows_only(
     assert values(queries.range(TAG, None, None)) == [float(each) for each in range(100) if each != offset]
     assert len(queries.events(None, None)) == 100
     assert not LocalStore(tmp_path, NAMES).damage
+
+
+def test_a_damaged_segment_the_log_still_has_is_delivered_again_with_all_that_came_after(
+    tmp_path: Path, log: OutputLog
+) -> None:
+    fill(tmp_path, 5, log)
+    truncate(tmp_path / "events-0000000000000002-0000000000000002.parquet")
+    store = LocalStore(tmp_path, NAMES, redeliverable_from=1)
+    assert [(damage.kind, damage.first, damage.recovered) for damage in store.damage] == [("events", 2, True)]
+    assert store.covered == 1
+    store.write(log.entries)
+    store.close()
+    assert_whole(LocalQueries(tmp_path, NAMES, UNITS, log.after))
 
 
 def test_a_damaged_merged_segment_gives_way_to_what_it_was_merged_from(

@@ -137,9 +137,9 @@ class Latest:
         """Take up a saved state in place of this one.
 
         Raises:
-            OSError, pa.ArrowException: there is none, or it cannot be read.
+            OSError, ValueError, pa.ArrowException: there is none, or it cannot be read.
         """
-        table = read_durable(path)
+        table = read_durable(path, LATEST_SCHEMA)
         self._rows = table.select(SAMPLE_SCHEMA.names).combine_chunks()
         tag = self._rows["tag"].to_numpy()
         self._make_room(int(tag.max(initial=-1)) + 1)
@@ -162,7 +162,7 @@ class Latest:
             return latest
         try:
             latest.load(latest_path(directory, listing.covered))
-        except (OSError, pa.ArrowException):
+        except (OSError, ValueError, pa.ArrowException):
             latest = cls(names)
             latest.rebuild(listing)
         return latest

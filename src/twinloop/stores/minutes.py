@@ -1,9 +1,9 @@
 """Rollups: what each minute of a tag holds, so that a day of windows need not read a day of samples.
 
-A minute of one segment is a part: its count, extremes and sum, and its first and last time. Parts whose times
-do not overlap add up; where they do, two samples may have one time and only the first stored counts, so
-the samples themselves are asked. Sums carry what a float64 loses, so a mean has the same digits whether
-its samples were summed at once or in parts.
+A minute of one segment is a part: its count, extremes and mean, and its first and last time. Parts whose
+times do not overlap add up; where they do, two samples may have one time and only the first stored counts, so
+the samples themselves are asked. Means carry what a float64 loses, and sums are exact, so that a mean has the
+same digits whether its samples were summed at once or in parts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from twinloop.stores.store import WINDOW_SCHEMA
 __all__ = ["MINUTE_NS", "contested", "parts_of", "windows_of"]
 
 MINUTE_NS: Final = 60_000_000_000
+
+_UPPER: Final = ~((1 << 26) - 1)
+"""Of a float64's bits: sign, exponent and the upper half of the digits."""
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -64,19 +67,26 @@ def _nullable(column: npt.NDArray[np.generic], field: pa.Field) -> pa.Array:
 
 
 def _figures(name: str, value: F64, used: Mask, begins: I64) -> dict[str, npt.NDArray[np.generic]]:
-    """Number, sum, its rest, lowest and highest of the values used; NaN where there are none."""
+    """Number, mean, its rest, lowest and highest of the values used; NaN where there are none."""
     number = np.add.reduceat(used.astype(np.int32), begins)
     none = number == 0
-    total = np.add.reduceat(np.where(used, value, 0.0).astype(np.longdouble), begins)
-    with np.errstate(over="ignore"):
-        whole = total.astype(np.float64)
-    known = np.isfinite(whole)
-    rest = (np.where(known, total, 0) - np.where(known, whole, 0)).astype(np.float32)
+    upper, lower = _split(np.where(used, value, 0.0))
+    upper, lower = np.add.reduceat(upper, begins), np.add.reduceat(lower, begins)
+    n = np.maximum(number, 1).astype(np.longdouble)
+    mean = ((upper + lower) / n).astype(np.float64)
+    mean_upper, mean_lower = _split(mean)
+    rest = ((upper - n * mean_upper) + (lower - n * mean_lower)) / n
     low = np.minimum.reduceat(np.where(used, value, np.inf), begins)
     high = np.maximum.reduceat(np.where(used, value, -np.inf), begins)
-    figures = {f"{name}_{each}": column for each, column in (("min", low), ("max", high), ("sum", whole))}
-    made = {key: np.where(none, np.nan, column) for key, column in figures.items()}
-    return made | {f"{name}_n": number, f"{name}_rest": np.where(none, np.float32(np.nan), rest)}
+    figures = {"min": low, "max": high, "mean": mean, "rest": rest.astype(np.float64)}
+    made = {f"{name}_{key}": np.where(none, np.nan, column) for key, column in figures.items()}
+    return made | {f"{name}_n": number}
+
+
+def _split(values: F64) -> tuple[Wide, Wide]:
+    """Values as two halves of 27 bits: billions of them add up without rounding where 64 bits are kept."""
+    upper = (np.ascontiguousarray(values).view(np.int64) & _UPPER).view(np.float64)
+    return upper.astype(np.longdouble), (values - upper).astype(np.longdouble)
 
 
 def contested(parts: pa.Table) -> I64:
@@ -99,10 +109,11 @@ def windows_of(parts: pa.Table, every_ns: int, *, uncertain_as_good: bool) -> pa
     names = ("good", "uncertain") if uncertain_as_good else ("good",)
     count, good = (_number(parts, name, begins) for name in ("count", "good"))
     number = sum(_number(parts, f"{name}_n", begins) for name in names)
-    total = sum(np.add.reduceat(_wide(parts, name), begins) for name in names)
+    upper, lower = (
+        sum(halves) for halves in zip(*(_total(parts, name, begins) for name in names), strict=True)
+    )
     none = number == 0
-    with np.errstate(over="ignore"):
-        mean = (total / np.maximum(number, 1)).astype(np.float64)
+    mean = ((upper + lower) / np.maximum(number, 1)).astype(np.float64)
     low = _extreme(parts, [f"{name}_min" for name in names], begins, np.fmin)
     high = _extreme(parts, [f"{name}_max" for name in names], begins, np.fmax)
     columns = [
@@ -119,10 +130,12 @@ def _number(parts: pa.Table, name: str, begins: I64) -> I64:
     return made
 
 
-def _wide(parts: pa.Table, name: str) -> Wide:
-    whole, rest = (parts[f"{name}_{each}"].to_numpy() for each in ("sum", "rest"))
-    made: Wide = np.where(np.isnan(whole), 0, whole.astype(np.longdouble) + rest)
-    return made
+def _total(parts: pa.Table, name: str, begins: I64) -> tuple[Wide, Wide]:
+    """The sum of the values, as two halves."""
+    n, mean, rest = (parts[f"{name}_{each}"].to_numpy() for each in ("n", "mean", "rest"))
+    upper, lower = _split(np.where(n == 0, 0.0, mean))
+    lower = lower + np.where(n == 0, 0.0, rest)
+    return np.add.reduceat(n * upper, begins), np.add.reduceat(n * lower, begins)
 
 
 def _extreme(parts: pa.Table, names: Sequence[str], begins: I64, pick: np.ufunc) -> F64:

@@ -334,7 +334,7 @@ class LocalQueries:
                 for entries in unsealed.portions():
                     latest.add(entries)
                     upto = entries[-1][0]
-            except (OSError, pa.ArrowException, LogError):
+            except (OSError, ValueError, pa.ArrowException, LogError):
                 continue  # a newer one took its place
             covered = list_segments(self._directory, self._damaged).covered
             if covered <= found[0]:

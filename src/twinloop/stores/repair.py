@@ -1,4 +1,4 @@
-"""What a crash left is removed, what is damaged is set aside, and what the output log still has comes again."""
+"""What a crash left is removed, what is damaged set aside, and what the output log still has comes again."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def _first_damaged(directory: Path, redeliverable_from: int) -> Segment | None:
 def set_aside(segment: Segment, redeliverable_from: int) -> Damage:
     """Rename a damaged segment; whatever it was merged from and is still there takes its place.
 
-    Where nothing does, the output log delivers its range again, if it can, and all that came after. Minutes are
-    made of samples. Else an empty stand-in keeps answering for samples, so that the loss stays where it is and is
+    Minutes are made of samples again. Else the output log delivers the range again, if it can, and all that
+    came after. Else an empty stand-in keeps answering for samples, so that the loss stays where it is and is
     not taken for work to do.
     """
     aside = segment.path.with_name(segment.path.name + DAMAGED)

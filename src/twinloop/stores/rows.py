@@ -67,8 +67,8 @@ MINUTES_SCHEMA: Final = pa.schema(
                 ("n", pa.int32()),
                 ("min", pa.float64()),
                 ("max", pa.float64()),
-                ("sum", pa.float64()),
-                ("rest", pa.float32()),
+                ("mean", pa.float64()),
+                ("rest", pa.float64()),
             )
         ),
     ]
@@ -76,8 +76,8 @@ MINUTES_SCHEMA: Final = pa.schema(
 """What each minute of a tag holds, sorted by (tag, time).
 
 `time` is its start; `first` and `last` its earliest and latest sample; `count` and `good` number all samples
-and those with status Good; the figures are of those that have a value, apart for Good and Uncertain. A sum is
-`sum + rest`.
+and those with status Good; the figures are of the `n` that have a value, apart for Good and Uncertain.
+`rest` is what a float64 cannot hold of the mean.
 """
 
 _TEXT: Final = pa.string()

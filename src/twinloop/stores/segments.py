@@ -13,7 +13,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twinloop.stores.rows import KINDS, SCHEMAS
-from twinloop.stores.writing import GROUPS_KEY, META_KEY, WholeFile
+from twinloop.stores.writing import CHECK_KEY, GROUPS_KEY, META_KEY, WholeFile, checksum
 
 __all__ = [
     "DAMAGED",
@@ -196,19 +196,21 @@ def open_parquet(path: Path, metadata: pq.FileMetaData | None = None) -> pq.Parq
     return pq.ParquetFile(path, metadata=metadata, memory_map=False, page_checksum_verification=True)
 
 
-def read_durable(path: Path) -> pa.Table:
-    """All rows of what `write_durably` wrote.
+def read_durable(path: Path, schema: pa.Schema) -> pa.Table:
+    """All rows of what `write_durably` wrote, with the columns of a schema.
 
     Raises:
-        OSError, pa.ArrowException: it is gone or damaged.
+        OSError, ValueError, pa.ArrowException: it is gone or damaged.
     """
     with open_parquet(path) as file:
-        return file.read().replace_schema_metadata(None)
+        table = file.read().replace_schema_metadata(None)
+    check_columns(table.schema, schema)
+    return table.select(schema.names)
 
 
 def read_segment(segment: Segment) -> pa.Table:
     """All rows of a segment; raises as `read_durable`."""
-    return read_durable(segment.path).select(SCHEMAS[segment.kind].names)
+    return read_durable(segment.path, SCHEMAS[segment.kind])
 
 
 def footer(segment: Segment) -> Footer:
@@ -227,7 +229,10 @@ def footer(segment: Segment) -> Footer:
 def _footer(segment: Segment, _identity: tuple[int, int, int]) -> Footer:
     try:
         metadata = pq.read_metadata(segment.path)
-        said = json.loads(metadata.metadata[META_KEY.encode()])
+        texts = {key.decode(): text.decode() for key, text in metadata.metadata.items()}
+        said = json.loads(texts[META_KEY])
+        _check_texts(texts)
+        check_columns(metadata.schema.to_arrow_schema(), SCHEMAS[segment.kind])
         limits = np.iinfo(np.int64)
         low = said["time_min"] if said["time_min"] is not None else limits.max
         high = said["time_max"] if said["time_max"] is not None else limits.min
@@ -238,7 +243,7 @@ def _footer(segment: Segment, _identity: tuple[int, int, int]) -> Footer:
             level=int(said["level"]),
             lost=bool(said["lost"]),
             span_ms=int(said.get("span_ms", 0)),
-            groups=_groups(metadata, segment.kind),
+            groups=_groups(metadata, texts.get(GROUPS_KEY), segment.kind),
             parquet=metadata,
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -247,16 +252,29 @@ def _footer(segment: Segment, _identity: tuple[int, int, int]) -> Footer:
         raise ValueError(f"{segment.path}: damaged, its footer cannot be read ({error})") from error
 
 
+def _check_texts(texts: Mapping[str, str]) -> None:
+    if CHECK_KEY in texts and texts[CHECK_KEY] != checksum(texts):
+        raise ValueError("what it says of itself is damaged")
+
+
+def check_columns(found: pa.Schema, expected: pa.Schema) -> None:
+    """Names stand in the footer, too, and rot with it. Raises ValueError."""
+    for field in expected:
+        at = found.get_field_index(field.name)
+        if at < 0 or found.field(at).type != field.type:
+            raise ValueError(f"no column {field.name} of type {field.type}")
+
+
 def is_damage(error: Exception) -> bool:
     """Whether what was read is wrong; not, where the system would not let it be read."""
     return not (isinstance(error, OSError) and error.errno is not None)
 
 
-def _groups(metadata: pq.FileMetaData, kind: str) -> npt.NDArray[np.int64]:
+def _groups(metadata: pq.FileMetaData, kept: str | None, kind: str) -> npt.NDArray[np.int64]:
     """Lowest and highest tag and time of each row group, shape (groups, 4); an empty group meets nothing."""
     if "tag" not in SCHEMAS[kind].names:
         return np.empty((0, 4), np.int64)
-    if (kept := metadata.metadata.get(GROUPS_KEY.encode())) is not None:
+    if kept is not None:
         groups = np.frombuffer(base64.b64decode(kept), "<i8").reshape(-1, 4)
         if len(groups) == metadata.num_row_groups:
             return groups

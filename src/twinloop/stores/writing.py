@@ -11,7 +11,8 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,11 +25,21 @@ import pyarrow.parquet as pq
 
 from twinloop.durable import sync_directory
 
-__all__ = ["GROUPS_KEY", "META_KEY", "TEMPORARY", "WholeFile", "row_groups", "write_durably"]
+__all__ = [
+    "CHECK_KEY",
+    "GROUPS_KEY",
+    "META_KEY",
+    "TEMPORARY",
+    "WholeFile",
+    "checksum",
+    "row_groups",
+    "write_durably",
+]
 
 TEMPORARY: Final = ".tmp"
 META_KEY: Final = "twinloop"
 GROUPS_KEY: Final = "twinloop.groups"
+CHECK_KEY: Final = "twinloop.check"
 ROW_GROUP: Final = 16_384
 """Rows tags with few share; a tag with half of it has groups of its own."""
 LARGEST_GROUP: Final = 65_536
@@ -90,7 +101,7 @@ class WholeFile:
         texts = {META_KEY: json.dumps(said)}
         if self._kind in _TAGGED:
             texts[GROUPS_KEY] = base64.b64encode(groups.tobytes()).decode()
-        writer.add_key_value_metadata(texts)
+        writer.add_key_value_metadata(texts | {CHECK_KEY: checksum(texts)})
         writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -129,13 +140,21 @@ def write_durably(path: Path, table: pa.Table, kind: str, meta: dict[str, Any] |
         file.place(meta or {})
 
 
+def checksum(texts: Mapping[str, str]) -> str:
+    """Of what is said in a footer, which Parquet itself does not check."""
+    said = "\n".join(f"{key}={texts[key]}" for key in (META_KEY, GROUPS_KEY) if key in texts)
+    return f"{zlib.crc32(said.encode()):08x}"
+
+
 def _widened(limits: tuple[int, int], values: npt.NDArray[np.int64]) -> tuple[int, int]:
     return min(limits[0], int(values.min())), max(limits[1], int(values.max()))
 
 
 def row_groups(tag: npt.NDArray[np.int32]) -> Iterator[tuple[int, int]]:
     """First and end row of each group, for rows sorted by tag."""
-    starts = np.flatnonzero(np.append(True, tag[1:] != tag[:-1])) if len(tag) else np.empty(0, np.int64)
+    if not len(tag):
+        return
+    starts = np.flatnonzero(np.append(True, tag[1:] != tag[:-1]))
     ends = np.append(starts[1:], len(tag))
     gathered = 0  # first row of the small tags not given out yet
     for first, last in zip(starts.tolist(), ends.tolist(), strict=True):
@@ -158,7 +177,7 @@ def _layout(table: pa.Table, kind: str) -> dict[str, Any]:
     if kind not in _TAGGED:
         return layout
     names = table.schema.names
-    split = ("estimate", "estimate_std", "good_sum", "good_rest", "uncertain_sum", "uncertain_rest")
+    split = ("estimate", "estimate_std", "good_mean", "good_rest", "uncertain_mean", "uncertain_rest")
     delta = ("time", "arrival_ms", "offset", "first", "last", "heard", "stale_offset")
     encoding = {name: "BYTE_STREAM_SPLIT" for name in split if name in names}
     encoding |= {name: "DELTA_BINARY_PACKED" for name in delta if name in names}

@@ -1,0 +1,102 @@
+"""Whatever happens to a file of the store, it opens, and what the output log has is answered whole."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support.outputs import NAMES, T0, UNITS, OutputLog, batch, values
+from twinloop.records import DeadLetter, DeadReason, Event, EventKind, Outputs
+from twinloop.stores.local import LocalStore
+from twinloop.stores.queries import LocalQueries
+
+TAG = NAMES[0]
+ENTRIES = 30
+SEALED = 24
+
+
+def entry(offset: int) -> tuple[int, Outputs]:
+    """A row of two tags, an event and a dead letter."""
+    at = T0 + offset
+    event = Event(at, "field", EventKind.LINK_UP, after=str(offset))
+    letter = DeadLetter(at, "field", "a/b", str(offset).encode(), DeadReason.UNDECODABLE, "")
+    rows = batch([(0, offset, float(offset)), (1, offset, -float(offset))])
+    return offset, Outputs(offset, at, rows.buffers(), fills=rows.buffers(), events=[event], dead=[letter])
+
+
+@pytest.fixture(scope="module")
+def log() -> OutputLog:
+    return OutputLog([entry(offset) for offset in range(ENTRIES)])
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory, log: OutputLog) -> Path:
+    """A merged segment, small ones after it, and entries that are in none."""
+    directory = tmp_path_factory.mktemp("sound") / "store"
+    store = LocalStore(directory, NAMES)
+    for at in range(0, SEALED, 2):
+        store.write(log.entries[at : at + 2])
+        store.seal()
+    LocalStore(directory, NAMES)  # leaves only what counts
+    assert len(list(directory.glob("samples-*"))) == 5
+    return directory
+
+
+def damage(path: Path, chance: random.Random) -> str:
+    """Cut a file short, or change some of its bytes; says which."""
+    content = bytearray(path.read_bytes())
+    if chance.random() < 0.5:
+        cut = chance.randrange(len(content))
+        path.write_bytes(content[:cut])
+        return f"cut at {cut} of {len(content)}"
+    at = chance.randrange(len(content))
+    length = chance.choice([1, 8, 512, 4096])
+    for each in range(at, min(at + length, len(content))):
+        content[each] ^= chance.randrange(1, 256)
+    path.write_bytes(content)
+    return f"{length} bytes changed at {at} of {len(content)}"
+
+
+def assert_whole(queries: LocalQueries, told: str) -> None:
+    expected = [float(each) for each in range(ENTRIES)]
+    assert values(queries.range(TAG, None, None)) == expected, told
+    assert values(queries.fills(TAG, None, None)) == expected, told
+    assert queries.events(None, None)["after"].to_pylist() == [str(each) for each in range(ENTRIES)], told
+    assert queries.dead(None, None)["raw"].to_pylist() == [str(each).encode() for each in range(ENTRIES)], (
+        told
+    )
+    assert values(queries.latest([])) == [-expected[-1], expected[-1]], told
+    windows = queries.window(TAG, 60 * 10**9, None, None)
+    assert sum(windows["count"].to_pylist()) == ENTRIES, told
+    assert max(windows["max"].to_pylist()) == expected[-1], told
+
+
+@pytest.mark.parametrize("trials", [40, pytest.param(500, marks=pytest.mark.long)])
+def test_damage_costs_nothing_that_the_log_has_and_the_damaged_file_is_named(
+    sound: Path, log: OutputLog, tmp_path: Path, caplog: pytest.LogCaptureFixture, trials: int
+) -> None:
+    chance = random.Random(11)  # noqa: S311 - damage, not secrets
+    names = sorted(path.name for path in sound.iterdir())
+    aside = 0
+    for trial in range(trials):
+        directory = tmp_path / f"{trial}"
+        shutil.copytree(sound, directory)
+        hit = chance.choice(names)
+        told = f"{trial}: {hit}: {damage(directory / hit, chance)}"
+        caplog.clear()
+        store = LocalStore(directory, NAMES)
+        if store.damage:
+            aside += 1
+            assert {each.path.name for each in store.damage} == {f"{hit}.damaged"}, told
+            assert all(each.path.exists() and each.recovered for each in store.damage), told
+            assert hit in caplog.text, told
+        store.write(log.after(store.covered))
+        assert_whole(LocalQueries(directory, NAMES, UNITS, log.after), told)
+        store.close()
+        assert_whole(LocalQueries(directory, NAMES, UNITS, lambda _after: []), told)
+        shutil.rmtree(directory)
+    print(f"{trials} damages, {aside} of them in segments that were set aside, nothing lost")  # noqa: T201
+    assert aside > trials // 2
