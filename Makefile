@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-long check format bench picture lock clean
+.PHONY: help demo test test-long check format bench bench-store picture lock clean
 
 help:
 	@echo "make demo       the simulated plant and its twin, live (SECONDS=30 to end by itself)"
@@ -11,6 +11,7 @@ help:
 	@echo "make check      ruff, mypy, import layers, docs"
 	@echo "make picture    draw the README's picture from a running demo"
 	@echo "make bench      print the figures the documentation quotes"
+	@echo "make bench-store  a day of 1,000 tags beside DuckDB, SQLite and InfluxDB (POINTS=, PEER_POINTS=)"
 
 demo: $(VENV)/.core
 	$(BIN)/twinloop demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -42,6 +43,10 @@ bench: $(VENV)/.dev
 	@for each in plant log checkpoint kalman validate integrate store opcua_source mqtt_clients; do \
 	    echo; echo "== benchmarks/$$each.py"; $(BIN)/python benchmarks/$$each.py || exit 1; \
 	done
+
+bench-store: $(VENV)/.dev
+	sh scripts/services.sh $(VENV)
+	$(BIN)/python benchmarks/store.py --points $(or $(POINTS),86400000) --peer-points $(or $(PEER_POINTS),8640000)
 
 picture: $(VENV)/.core
 	$(BIN)/python scripts/picture.py docs/demo.svg

@@ -193,7 +193,9 @@ def _stores(place: Workplace, checkpoints: Checkpoints) -> tuple[LocalStore, Log
     # What is not sealed dies with a log in memory: seal it sooner.
     seal_s = _MEMORY_SEAL_S if isinstance(config, MemoryLogConfig) else SEAL_AFTER_S
     try:
-        store = LocalStore(directory / "store", names, redeliverable_from=first_output, seal_after_s=seal_s)
+        store = LocalStore(
+            directory / "store", names, redeliverable_from=first_output, seal_after_s=seal_s, background=True
+        )
     except OSError as error:
         raise StartError(f"the store {directory / 'store'} cannot be used: {error}") from error
     if isinstance(config, MemoryLogConfig):

@@ -25,7 +25,7 @@ from twinloop.stores.queries import LocalQueries
 from twinloop.tags import TagTable
 from twinloop.timetext import parse_duration, parse_time
 
-__all__ = ["Plant", "open_plant", "open_queries"]
+__all__ = ["Plant", "open_plant", "open_queries", "outputs_after"]
 
 Moment = str | int | None
 """A time: ISO 8601, relative to now (`-1h`), ns since the epoch, or None for open."""
@@ -51,10 +51,6 @@ def open_queries(config: PlantConfig) -> LocalQueries:
     table = TagTable(tags_of(config), indices)
     units = [tag.unit if (tag := table[index]) else "" for index in range(len(table))]
 
-    def unsealed(after: int) -> Iterator[tuple[int, Outputs]]:
-        for offset, data in read_entries(directory / "outputs", after):
-            yield offset, decode_outputs(data)
-
     ledger = Ledger(directory)
 
     def settled(letters: pa.Table) -> npt.NDArray[np.bool_]:
@@ -71,11 +67,21 @@ def open_queries(config: PlantConfig) -> LocalQueries:
         directory / "store",
         table.names,
         units,
-        unsealed,
+        lambda after: outputs_after(directory, after),
         active=active,
         ahead=directory / "outputs",
         settled=settled,
     )
+
+
+def outputs_after(directory: Path, after: int) -> Iterator[tuple[int, Outputs]]:
+    """What a data directory's output log holds after an offset.
+
+    Raises:
+        LogError: it cannot be read.
+    """
+    for offset, data in read_entries(directory / "outputs", after):
+        yield offset, decode_outputs(data)
 
 
 def open_plant(path: str | Path, env: Mapping[str, str] | None = None) -> Plant:

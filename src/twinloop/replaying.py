@@ -161,7 +161,7 @@ async def replay_log(
         )
         exact = recording.config is None and (report.checkpoint >= 0 or first == 0)
         met = _digests(checkpoints, span) if exact else {}
-        store = LocalStore(into / "store", table.names)
+        store = LocalStore(into / "store", table.names, background=True)
         outputs = LocalLog(into / "outputs", max_bytes=_OUTPUT_BYTES, durable=False)
         folded = await refold(
             recorded(log, span, recording.at_once),

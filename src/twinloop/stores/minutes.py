@@ -84,7 +84,7 @@ def _figures(name: str, value: F64, used: Mask, begins: I64) -> dict[str, npt.ND
 
 
 def _split(values: F64) -> tuple[Wide, Wide]:
-    """Values as two halves of 27 bits: a billion of like size add up without rounding where 64 bits are kept."""
+    """Values as two halves of 27 bits: a billion of like size add up in 64 bits without rounding."""
     upper = (np.ascontiguousarray(values).view(np.int64) & _UPPER).view(np.float64)
     return upper.astype(np.longdouble), (values - upper).astype(np.longdouble)
 

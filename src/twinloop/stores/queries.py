@@ -89,7 +89,8 @@ class LocalQueries:
         self._index = {name: index for index, name in enumerate(names) if name}
         self._unsealed = unsealed
         self._ahead = ahead
-        self._active = np.ones(len(self._names), bool) if active is None else np.asarray(active, bool)
+        shown = [at for at, name in enumerate(names) if name and (active is None or active[at])]
+        self._shown = np.array(sorted(shown, key=self._names.__getitem__), np.int64)
         self._damaged: set[Segment] = set()
         self._lock = threading.Lock()
         self._known: _Known | None = None
@@ -108,11 +109,12 @@ class LocalQueries:
         with self._lock:
             self._known = self._followed() or self._ahead_of_store() or self._ask(self._begun)
             rows = self._known.latest.rows()
-        position = {int(tag): at for at, tag in enumerate(rows["tag"].to_numpy())}
-        if not tags:
-            asked = sorted((tag for tag in position if self._shown(tag)), key=self._names.__getitem__)
-        picked = [position[tag] for tag in dict.fromkeys(asked) if tag in position]
-        return self._named(rows.take(pa.array(picked, pa.int64())))
+        tag = rows["tag"].to_numpy()
+        position = np.full(max(len(self._names), int(tag.max(initial=-1)) + 1), -1, np.int64)
+        position[tag] = np.arange(len(tag))
+        wanted = np.array(list(dict.fromkeys(asked)), np.int64) if tags else self._shown
+        picked = position[wanted]
+        return self._named(rows.take(pa.array(picked[picked >= 0])))
 
     def range(self, tag: str, start: int | None, end: int | None) -> pa.Table:
         """Every sample received of a tag in [start, end), one row each, ascending time, by `RANGE_SCHEMA`.
@@ -348,9 +350,6 @@ class LocalQueries:
             hint = f"; did you mean {near[0]}?" if near else ""
             raise QueryError(f"no tag {name!r}{hint}")
         return index
-
-    def _shown(self, tag: int) -> bool:
-        return tag < len(self._names) and bool(self._names[tag]) and bool(self._active[tag])
 
     def _named(self, rows: pa.Table) -> pa.Table:
         """Rows with names and units in place of indices, by `RANGE_SCHEMA`."""

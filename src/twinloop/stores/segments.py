@@ -193,7 +193,8 @@ def footer_of(segment: Segment, level: int, *, lost: bool = False) -> dict[str, 
 
 def open_parquet(path: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
     """A Parquet file of ours, its pages checked as they are read. Raises what pyarrow does."""
-    return pq.ParquetFile(path, metadata=metadata, memory_map=False, page_checksum_verification=True)
+    # Few columns of one row group: reading ahead on other threads costs more than it saves.
+    return pq.ParquetFile(path, metadata=metadata, pre_buffer=False, page_checksum_verification=True)
 
 
 def read_durable(path: Path, schema: pa.Schema) -> pa.Table:

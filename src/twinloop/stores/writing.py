@@ -40,8 +40,10 @@ TEMPORARY: Final = ".tmp"
 META_KEY: Final = "twinloop"
 GROUPS_KEY: Final = "twinloop.groups"
 CHECK_KEY: Final = "twinloop.check"
-ROW_GROUP: Final = 16_384
-"""Rows tags with few share; a tag with half of it has groups of its own."""
+ROW_GROUP: Final = 4_096
+"""Rows that tags with few share; a tag with half of it has groups of its own: measured, docs/STORAGE.md."""
+MINUTES_GROUP: Final = 2_048
+"""The same of minutes, of which a question wants few."""
 LARGEST_GROUP: Final = 65_536
 DISTINCT_SHARE: Final = 0.25
 """Values that repeat more than this are smaller as a dictionary than as split bytes."""
@@ -86,7 +88,7 @@ class WholeFile:
             writer.write_table(part, row_group_size=ROW_GROUP)
             return
         tag = part["tag"].to_numpy()
-        for first, last in row_groups(tag):
+        for first, last in row_groups(tag, MINUTES_GROUP if self._kind == "minutes" else ROW_GROUP):
             writer.write_table(part.slice(first, last - first), row_group_size=LARGEST_GROUP)
             times = time[first:last]
             self._groups.append((int(tag[first]), int(tag[last - 1]), int(times.min()), int(times.max())))
@@ -150,16 +152,16 @@ def _widened(limits: tuple[int, int], values: npt.NDArray[np.int64]) -> tuple[in
     return min(limits[0], int(values.min())), max(limits[1], int(values.max()))
 
 
-def row_groups(tag: npt.NDArray[np.int32]) -> Iterator[tuple[int, int]]:
-    """First and end row of each group, for rows sorted by tag."""
+def row_groups(tag: npt.NDArray[np.int32], shared: int = ROW_GROUP) -> Iterator[tuple[int, int]]:
+    """First and end row of each group, for rows sorted by tag; small tags share groups of so many rows."""
     if not len(tag):
         return
     starts = np.flatnonzero(np.append(True, tag[1:] != tag[:-1]))
     ends = np.append(starts[1:], len(tag))
     gathered = 0  # first row of the small tags not given out yet
     for first, last in zip(starts.tolist(), ends.tolist(), strict=True):
-        large = 2 * (last - first) >= ROW_GROUP
-        if first > gathered and (large or last - gathered > ROW_GROUP):
+        large = 2 * (last - first) >= shared
+        if first > gathered and (large or last - gathered > shared):
             yield gathered, first
             gathered = first
         if large:
