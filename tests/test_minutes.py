@@ -200,6 +200,7 @@ def test_row_groups_hold_every_row_once_and_a_large_tag_alone(counts: list[int])
         assert len(within) == 1 or all(2 * counts[each] < ROW_GROUP for each in within)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), max_size=60), st.booleans())
 def test_of_one_tag_and_time_the_first_row_stands_and_all_are_in_order(
     rows: list[tuple[int, int]],

@@ -14,6 +14,7 @@ from twinloop.config.checks import topic_rule
 from twinloop.config.expand import cycle_ns, measures_of, nodes_of, tags_of
 from twinloop.config.models import (
     LocalLogConfig,
+    LocalStoreConfig,
     MemoryLogConfig,
     MqttSourceConfig,
     OpcuaSourceConfig,
@@ -48,6 +49,7 @@ from twinloop.stages.route import RouteStage
 from twinloop.stages.validate import ValidateStage
 from twinloop.stores.ahead import Ahead
 from twinloop.stores.local import SEAL_AFTER_S, LocalStore
+from twinloop.stores.retention import Retention
 from twinloop.tags import Refusal, Resolver, TagTable
 from twinloop.twin.models import MODELS
 from twinloop.twin.twin import AssetSpec, Twin
@@ -194,7 +196,12 @@ def _stores(place: Workplace, checkpoints: Checkpoints) -> tuple[LocalStore, Log
     seal_s = _MEMORY_SEAL_S if isinstance(config, MemoryLogConfig) else SEAL_AFTER_S
     try:
         store = LocalStore(
-            directory / "store", names, redeliverable_from=first_output, seal_after_s=seal_s, background=True
+            directory / "store",
+            names,
+            redeliverable_from=first_output,
+            seal_after_s=seal_s,
+            background=True,
+            retention=_retention(place.config.store),
         )
     except OSError as error:
         raise StartError(f"the store {directory / 'store'} cannot be used: {error}") from error
@@ -210,6 +217,10 @@ def _stores(place: Workplace, checkpoints: Checkpoints) -> tuple[LocalStore, Log
     # Outputs can be folded again, so their commits need not wait for the disk.
     outputs = _local_log(directory / "outputs", config, first=store.covered + 1, durable=False)
     return store, log, outputs
+
+
+def _retention(config: LocalStoreConfig) -> Retention | None:
+    return Retention(config.keep, minutes=config.then == "1m") if config.keep else None
 
 
 def _local_log(directory: Path, config: LocalLogConfig, *, first: int, durable: bool = True) -> LocalLog:

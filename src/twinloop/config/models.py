@@ -321,6 +321,12 @@ class LocalStoreConfig(Section):
     """The embedded store, in `data_dir`."""
 
     type: Literal["local"] = Field("local", description="`local`")
+    keep: OptionalDuration = Field(
+        None, description="samples go when they are older; default `off`: everything is kept"
+    )
+    then: Annotated[Literal["1m", "nothing"], ONE_OF] = Field(
+        "1m", description="what stays of them: `1m`, each minute's mean, min, max and count; or `nothing`"
+    )
 
 
 class LocalLogConfig(Section):

@@ -23,6 +23,7 @@ from twinloop.stores.latest import Latest, latest_path, remove_old
 from twinloop.stores.merging import Merger
 from twinloop.stores.minutes import parts_of
 from twinloop.stores.repair import NEVER, Damage, clear, remove, set_aside, tidy
+from twinloop.stores.retention import Retention
 from twinloop.stores.rows import KINDS, Entry, tables
 from twinloop.stores.segments import Segment, list_segments, write_segment
 
@@ -70,6 +71,7 @@ class LocalStore:
         seal_after_s: seconds after which what is pending is sealed.
         clock: seconds, monotonic.
         background: merge on a thread of its own; within `write` and `seal` by default.
+        retention: what goes when; everything is kept by default.
 
     Raises:
         OSError: the directory cannot be made or read.
@@ -84,6 +86,7 @@ class LocalStore:
         seal_after_s: float = SEAL_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
         background: bool = False,
+        retention: Retention | None = None,
     ) -> None:
         self._directory = directory
         self._seal_after_s = seal_after_s
@@ -103,7 +106,7 @@ class LocalStore:
         self._pending_bytes = 0
         self._pending_since = clock()
         self._latest_upto = self._covered
-        self._merger = Merger(directory, self._set_aside, background=background)
+        self._merger = Merger(directory, self._set_aside, retention, background=background)
         self._entries = self._rows = self._seals = self._failures = 0
 
     @property

@@ -1,4 +1,4 @@
-"""Small segments merged into large ones, some tags at a time: memory does not grow with them.
+"""Small segments merged into large ones, some tags at a time: memory does not grow with them. Old ones go.
 
 Segments of one level, of consecutive offsets, become one of the next level, with what the other kinds have in
 the same range. A merge only adds files whose range contains that of others, so it may be given up at any
@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -18,8 +19,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from twinloop.durable import sync_directory
 from twinloop.memory import give_back
 from twinloop.stores.minutes import parts_of
+from twinloop.stores.retention import Retention, outdated
 from twinloop.stores.rows import KINDS, SCHEMAS, by_time, first_stored
 from twinloop.stores.segments import (
     Segment,
@@ -55,12 +58,21 @@ class Merger:
     Args:
         directory: the store's.
         damaged: told of a segment that cannot be read; sets it aside.
+        retention: what goes when; None keeps everything.
         background: on a thread of its own, which lets others go first; within `wake` otherwise.
     """
 
-    def __init__(self, directory: Path, damaged: Callable[[Segment], None], *, background: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        damaged: Callable[[Segment], None],
+        retention: Retention | None = None,
+        *,
+        background: bool,
+    ) -> None:
         self._directory = directory
         self._damaged = damaged
+        self._retention = retention
         self._background = background
         self._thread: threading.Thread | None = None
         self._wanted = threading.Event()
@@ -94,6 +106,7 @@ class Merger:
 
     def _work(self) -> None:
         try:
+            self._let_go()
             while not self._closing and (chosen := choose(self._directory)):
                 try:
                     merge(self._directory, chosen, lambda: self._closing)
@@ -109,6 +122,17 @@ class Merger:
             self._fails = True
         else:
             self._fails = False
+
+    def _let_go(self) -> None:
+        """Remove what is too old."""
+        if self._retention is None:
+            return
+        old = outdated(self._directory, self._retention, time.time_ns())
+        for segment in old:
+            segment.path.unlink(missing_ok=True)
+        if old:
+            sync_directory(self._directory)
+            _log.info("store: %d segments older than they are kept are gone", len(old))
 
 
 class Abandoned(Exception):  # noqa: N818 - no error: the store is being closed

@@ -47,13 +47,18 @@ class TagParts:
 
     def _minutes(self, low: int, high: int) -> pa.Table:
         """Whole minutes of [low, high)."""
-        rolled, plain = _rolled_up(self.listing)
+        rolled, alone, plain = _rolled_up(self.listing)
         met = meeting(self.listing, "minutes", low, high)
+        left = [self._read(each, MINUTES_SCHEMA.names, low, high) for each in met if each in alone]
         found = [self._read(each, MINUTES_SCHEMA.names, low, high) for each in met if each in rolled]
         rows = [each for each in meeting(self.listing, "samples", low, high) if each in plain]
         found += [parts_of(self._read(each, WINDOW_COLUMNS, low, high)) for each in rows]
         found.append(parts_of(of_tag(self.unsealed, self.tag, low, high)))
-        parts = _ascending(pa.concat_tables(found))
+        parts = self._uncontested(_ascending(pa.concat_tables(found)))
+        return _ascending(pa.concat_tables([*left, parts])) if left else parts
+
+    def _uncontested(self, parts: pa.Table) -> pa.Table:
+        """Parts with those whose times overlap made anew of the samples, of which one a time counts."""
         again = contested(parts)
         if not len(again):
             return parts
@@ -75,14 +80,14 @@ class TagParts:
         return of_tag(read_rows(segment, columns, self.tag, low, high), self.tag, low, high)
 
 
-def _rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment]]:
-    """Segments of minutes to go by, and segments of samples without any.
+def _rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment], set[Segment]]:
+    """Segments of minutes to go by, those whose samples are gone, and segments of samples without any.
 
     A crash or damage can leave both in different ranges: minutes count where they answer for whole segments
     of samples, or where no samples are left.
     """
     samples, minutes = listing.of("samples"), listing.of("minutes")
-    rolled, covered = set[Segment](), set[Segment]()
+    rolled, alone, covered = set[Segment](), set[Segment](), set[Segment]()
     at = 0
     for each in minutes:
         while at < len(samples) and samples[at].last < each.first:
@@ -92,10 +97,12 @@ def _rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment]]:
         while ahead < len(samples) and samples[ahead].first <= each.last:
             met.append(samples[ahead])
             ahead += 1
-        if all(each.first <= one.first and one.last <= each.last for one in met):
+        if not met:
+            alone.add(each)
+        elif all(each.first <= one.first and one.last <= each.last for one in met):
             rolled.add(each)
             covered.update(met)
-    return rolled, set(samples) - covered
+    return rolled, alone, set(samples) - covered
 
 
 def _ascending(parts: pa.Table) -> pa.Table:
