@@ -321,6 +321,16 @@ def test_a_clock_set_back_stops_no_twin() -> None:
     assert snapshot.state["conversion"] > before.state["conversion"]
 
 
+def test_a_leap_from_the_earliest_time_there_is_to_the_latest_stops_no_twin() -> None:
+    """As a damaged record may hold; the difference is more than an int64."""
+    plant = start()
+    for at in (-(2**63) + 1, 2**63 - 1):
+        plant.now = at
+        plant.show(R101_temperature=85.0, R101_pressure=1.0, R101_flow_rate=1.0)
+        (snapshot,) = plant.tick(seconds=0.0)
+    assert snapshot.state["temperature_k"] == pytest.approx(273.15 + 85.0)
+
+
 def test_an_asset_is_only_touched_in_its_own_tier() -> None:
     table = table_of(["R101", "R102"])
     slow = reactor(table, "R102", every_ns=5 * SECOND)

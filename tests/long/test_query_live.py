@@ -98,7 +98,7 @@ class Looks:
         )
         return (
             f"{len(self.took_ms['range'])} looks from another process: {', '.join(told)}\n"
-            f"the command `query range` {np.median(self.commands_s):.2f} s, at most {max(self.commands_s):.2f} s"
+            f"the command {np.median(self.commands_s):.2f} s, {max(self.commands_s):.2f} at most"
         )
 
 

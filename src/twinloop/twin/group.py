@@ -250,7 +250,8 @@ class ModelGroup:
         u, measured, fresh = now[0][going], now[2][going], now[3][going]
         p = {name: values[going] for name, values in now[1].items()}
         moved = rows[going]
-        x, dt = self.x[moved], (time_ns - self.time[moved]) / SECOND_NS
+        # Unsigned: from the earliest time there is to the latest is more than an int64 holds.
+        x, dt = self.x[moved], (time_ns - self.time[moved]).view(np.uint64) / SECOND_NS
         # A state measured for the first time is simply set: there is no path from a guess to a fact.
         imposed = fresh & self.seen[moved]
         slope = np.where(imposed, (measured - x) / dt[:, None], 0.0)
