@@ -19,11 +19,12 @@ from twinloop.batch import Batch
 from twinloop.errors import StoreBusy
 from twinloop.records import DeadLetter, DeadReason, Event, EventKind, Outputs
 from twinloop.stores import local, merging
+from twinloop.stores.footers import brief
 from twinloop.stores.latest import latest_path
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
 from twinloop.stores.rows import tables
-from twinloop.stores.segments import Segment, footer, list_segments, write_segment
+from twinloop.stores.segments import Segment, list_segments, write_segment
 
 TAG = NAMES[0]
 
@@ -171,7 +172,7 @@ def test_merged_segments_are_merged_again_until_they_are_large(
     monkeypatch.setattr(merging, "MERGE_COUNT", 3)
     monkeypatch.setattr(merging, "MERGE_ROWS", 20)
     fill(tmp_path, 50, log)
-    rows = [footer(segment).rows for segment in list_segments(tmp_path).of("samples")]
+    rows = [brief(segment).rows for segment in list_segments(tmp_path).of("samples")]
     assert sum(rows) == 50
     assert max(rows) <= 20
     assert len(rows) <= 50 // 10 + 2 * 3 + 1

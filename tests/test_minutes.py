@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from support.outputs import NAMES, SECOND, T0, UNITS, OutputLog, samples
 from twinloop.status import BAD, GOOD, UNCERTAIN
 from twinloop.stores import merging
+from twinloop.stores.footers import brief, footer
 from twinloop.stores.local import LocalStore
 from twinloop.stores.minutes import MINUTE_NS, contested, parts_of, windows_of
 from twinloop.stores.queries import LocalQueries
 from twinloop.stores.rows import SAMPLE_SCHEMA, first_stored
-from twinloop.stores.segments import Segment, footer, list_segments
+from twinloop.stores.segments import Segment, list_segments
 from twinloop.stores.writing import LARGEST_GROUP, ROW_GROUP, row_groups
 
 TAG = NAMES[0]
@@ -119,7 +120,7 @@ def lose(kind: str) -> Callable[[Path], None]:
 
 def keep_old_minutes(directory: Path) -> None:
     """As where merged minutes were set aside: minutes of parts beside merged samples."""
-    merged = next(each for each in list_segments(directory).of("minutes") if footer(each).level)
+    merged = next(each for each in list_segments(directory).of("minutes") if brief(each).level)
     merged.path.unlink()
 
 

@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from twinloop.records import EventKind
 from twinloop.status import BAD, GOOD, Reason, StatusCode, status_from_text
+from twinloop.stores.footers import read_durable, read_segment
 from twinloop.stores.rows import SAMPLE_SCHEMA, Entry, tables
-from twinloop.stores.segments import Listing, read_durable, read_segment
+from twinloop.stores.segments import Listing
 from twinloop.stores.writing import write_durably
 
 __all__ = ["Latest", "latest_path"]

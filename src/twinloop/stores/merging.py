@@ -21,20 +21,11 @@ import pyarrow as pa
 
 from twinloop.durable import sync_directory
 from twinloop.memory import give_back
+from twinloop.stores.footers import brief, footer, is_damage, open_parquet, read_segment
 from twinloop.stores.minutes import parts_of
 from twinloop.stores.retention import Retention, outdated
 from twinloop.stores.rows import KINDS, SCHEMAS, by_time, first_stored
-from twinloop.stores.segments import (
-    Segment,
-    footer,
-    footer_of,
-    is_damage,
-    list_segments,
-    open_parquet,
-    open_segment,
-    read_segment,
-    write_segment,
-)
+from twinloop.stores.segments import Segment, footer_of, list_segments, open_segment, write_segment
 
 __all__ = ["Merger"]
 
@@ -160,7 +151,7 @@ def choose(directory: Path) -> list[Segment]:
     run: list[Segment] = []
     level = -1
     for segment in reversed(list_segments(directory).of("samples")):
-        said = footer(segment)
+        said = brief(segment)
         level = said.level if level < 0 else level
         if said.level != level or said.rows > MERGE_ROWS // 2 or said.span_ms > MERGE_SPAN_MS // 2:
             break
@@ -179,11 +170,11 @@ def choose(directory: Path) -> list[Segment]:
 
 
 def _rows(segments: list[Segment]) -> int:
-    return sum(footer(segment).rows for segment in segments)
+    return sum(brief(segment).rows for segment in segments)
 
 
 def _span_ms(segments: list[Segment]) -> int:
-    return sum(footer(segment).span_ms for segment in segments)
+    return sum(brief(segment).span_ms for segment in segments)
 
 
 def merge(directory: Path, chosen: list[Segment], given_up: Callable[[], bool] = lambda: False) -> None:
@@ -200,7 +191,7 @@ def merge(directory: Path, chosen: list[Segment], given_up: Callable[[], bool] =
         OSError: the disk would not take it, or would not give it.
     """
     first, last = chosen[0].first, chosen[-1].last
-    level = footer(chosen[0]).level + 1
+    level = brief(chosen[0]).level + 1
     listing = list_segments(directory)
     for kind in _BESIDE:
         parts = [each for each in listing.of(kind) if first <= each.first and each.last <= last]

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twinloop.errors import QueryError
+from twinloop.stores.footers import brief, footer, is_damage, open_parquet, read_segment
 from twinloop.stores.rows import Entry
-from twinloop.stores.segments import Listing, Segment, footer, is_damage, open_parquet, read_segment
+from twinloop.stores.segments import Listing, Segment
 
 __all__ = [
     "DamagedSegment",
@@ -67,7 +68,7 @@ def meeting(listing: Listing, kind: str, low: int, high: int) -> list[Segment]:
     found = []
     for segment in listing.of(kind):
         with _reading(segment):
-            if footer(segment).meets(low, high):
+            if brief(segment).meets(low, high):
                 found.append(segment)
     return found
 

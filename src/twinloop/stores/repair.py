@@ -11,18 +11,11 @@ from typing import Final
 import pyarrow as pa
 
 from twinloop.durable import sync_directory
+from twinloop.stores.footers import brief, is_damage, read_segment
 from twinloop.stores.latest import latest_path, remove_old
 from twinloop.stores.minutes import parts_of
 from twinloop.stores.rows import SCHEMAS
-from twinloop.stores.segments import (
-    DAMAGED,
-    Segment,
-    footer,
-    is_damage,
-    list_segments,
-    read_segment,
-    write_segment,
-)
+from twinloop.stores.segments import DAMAGED, Segment, list_segments, write_segment
 from twinloop.stores.writing import TEMPORARY
 
 __all__ = ["NEVER", "Damage", "clear", "remove", "set_aside", "tidy"]
@@ -79,7 +72,7 @@ def tidy(directory: Path, redeliverable_from: int) -> list[Damage]:
 def _first_damaged(directory: Path, redeliverable_from: int) -> Segment | None:
     for segment in list_segments(directory).live:
         try:
-            footer(segment)
+            brief(segment)
             if segment.first >= redeliverable_from:
                 read_segment(segment)
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -127,7 +120,7 @@ def _is_made_anew(segment: Segment) -> bool:
         except (OSError, ValueError, pa.ArrowException):
             return False
         minutes = Segment(samples.first, samples.last, "minutes", segment.directory)
-        write_segment(minutes, parts_of(table), level=footer(samples).level)
+        write_segment(minutes, parts_of(table), level=brief(samples).level)
     return True
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from twinloop.stores.segments import Segment, footer, list_segments
+from twinloop.stores.footers import brief
+from twinloop.stores.segments import Segment, list_segments
 
 __all__ = ["Retention", "outdated"]
 
@@ -38,4 +39,4 @@ def outdated(directory: Path, retention: Retention, now_ns: int) -> list[Segment
     kinds = ("samples", *_WITH_SAMPLES, *(() if retention.minutes else ("minutes",)))
     found = [segment for kind in kinds for segment in listing.of(kind)]
     newest = listing.of("samples")[-1:]
-    return [segment for segment in found if segment not in newest and footer(segment).time_max < before]
+    return [segment for segment in found if segment not in newest and brief(segment).time_max < before]

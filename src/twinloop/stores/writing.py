@@ -26,12 +26,12 @@ import pyarrow.parquet as pq
 from twinloop.durable import sync_directory
 
 __all__ = [
-    "CHECK_KEY",
     "GROUPS_KEY",
     "META_KEY",
     "TEMPORARY",
     "WholeFile",
-    "checksum",
+    "brief_check",
+    "groups_check",
     "row_groups",
     "write_durably",
 ]
@@ -39,7 +39,6 @@ __all__ = [
 TEMPORARY: Final = ".tmp"
 META_KEY: Final = "twinloop"
 GROUPS_KEY: Final = "twinloop.groups"
-CHECK_KEY: Final = "twinloop.check"
 ROW_GROUP: Final = 4_096
 """Rows that tags with few share; a tag with half of it has groups of its own: measured, docs/STORAGE.md."""
 MINUTES_GROUP: Final = 2_048
@@ -70,6 +69,7 @@ class WholeFile:
         self._aside = path.with_name(path.name + TEMPORARY)
         self._file = self._aside.open("wb")
         self._writer: pq.ParquetWriter | None = None
+        self._rows = 0
         self._groups: list[tuple[int, int, int, int]] = []
         self._time = self._arrival = _NONE
         self._placed = False
@@ -80,6 +80,7 @@ class WholeFile:
         if not len(part):
             return
         part = part.cast(self._schema)
+        self._rows += len(part)
         time = part["time"].to_numpy()
         self._time = _widened(self._time, time)
         if "arrival_ms" in part.schema.names:
@@ -98,12 +99,14 @@ class WholeFile:
         writer = self._opened(self._schema.empty_table())
         low, high = self._time
         said = meta | {"time_min": low if low <= high else None, "time_max": high if low <= high else None}
-        said["span_ms"] = max(0, self._arrival[1] - self._arrival[0])
-        groups = np.array(self._groups, "<i8").reshape(-1, 4)
-        texts = {META_KEY: json.dumps(said)}
+        said |= {"span_ms": max(0, self._arrival[1] - self._arrival[0]), "rows": self._rows}
+        texts = {}
         if self._kind in _TAGGED:
-            texts[GROUPS_KEY] = base64.b64encode(groups.tobytes()).decode()
-        writer.add_key_value_metadata(texts | {CHECK_KEY: checksum(texts)})
+            groups = np.array(self._groups, "<i8").reshape(-1, 4)
+            text = base64.b64encode(groups.tobytes()).decode()
+            texts[GROUPS_KEY] = groups_check(text) + text
+        texts[META_KEY] = json.dumps(said | {"check": brief_check(said)})  # last, where it is found quickly
+        writer.add_key_value_metadata(texts)
         writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -142,10 +145,14 @@ def write_durably(path: Path, table: pa.Table, kind: str, meta: dict[str, Any] |
         file.place(meta or {})
 
 
-def checksum(texts: Mapping[str, str]) -> str:
-    """Of what is said in a footer, which Parquet itself does not check."""
-    said = "\n".join(f"{key}={texts[key]}" for key in (META_KEY, GROUPS_KEY) if key in texts)
-    return f"{zlib.crc32(said.encode()):08x}"
+def brief_check(said: Mapping[str, Any]) -> str:
+    """A checksum of what a footer says in brief: Parquet has none of footers."""
+    return f"{zlib.crc32(json.dumps(said, sort_keys=True).encode()):08x}"
+
+
+def groups_check(text: str) -> str:
+    """A checksum of the limits of row groups, eight letters."""
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _widened(limits: tuple[int, int], values: npt.NDArray[np.int64]) -> tuple[int, int]:
@@ -175,7 +182,12 @@ def row_groups(tag: npt.NDArray[np.int32], shared: int = ROW_GROUP) -> Iterator[
 
 def _layout(table: pa.Table, kind: str) -> dict[str, Any]:
     """How Parquet is to lay out a kind: measured in docs/STORAGE.md."""
-    layout: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+    layout: dict[str, Any] = {
+        "compression": "zstd",
+        "write_page_checksum": True,
+        # What other tools may skip by; of all columns they would be most of a large footer.
+        "write_statistics": [name for name in ("tag", "time") if name in table.schema.names],
+    }
     if kind not in _TAGGED:
         return layout
     names = table.schema.names

@@ -1,0 +1,231 @@
+"""What a segment says of itself: in brief, from its last bytes, and in full, to read single row groups of it.
+
+A year of history is some hundred large segments, whose full footers take milliseconds and megabytes each.
+Most questions need few of them; which ones, the brief says.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twinloop.stores.rows import SCHEMAS
+from twinloop.stores.segments import Segment
+from twinloop.stores.writing import GROUPS_KEY, META_KEY, brief_check, groups_check
+
+__all__ = ["Brief", "Footer", "brief", "footer", "is_damage", "open_parquet", "read_durable", "read_segment"]
+
+_TAIL_BYTES: Final = 16_384
+_BRIEF: Final = re.compile(rb'\{"first": [^{}]*\}')
+_MAGIC: Final = b"PAR1"
+_KEPT_BYTES: Final = 8 << 20
+"""Of full footers, as they are in the files; about ten times as much in memory."""
+_LIMITS: Final = np.iinfo(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """Row count, time range (ns, both included), merge level, and whether it stands in for a lost one.
+
+    `time_min` is above `time_max` where there are no rows. `span_ms` is the time between the first arrival
+    and the last, 0 where that is not known. `lost` marks an empty stand-in for a file that was set aside.
+    """
+
+    rows: int
+    time_min: int
+    time_max: int
+    level: int
+    lost: bool
+    span_ms: int
+
+    def meets(self, start: int, end: int) -> bool:
+        """Whether a row may lie in [start, end)."""
+        return self.time_min < end and start <= self.time_max
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """The row groups of a segment.
+
+    `groups` has a row for each: lowest and highest tag, lowest and highest time; it is empty for kinds
+    without tags. `parquet` spares reading the footer again.
+    """
+
+    groups: npt.NDArray[np.int64]
+    parquet: pq.FileMetaData
+
+    def groups_with(self, tag: int, start: int, end: int) -> list[int]:
+        """Row groups that may hold a row of a tag in [start, end)."""
+        tag_min, tag_max, time_min, time_max = self.groups.T
+        meets = (tag_min <= tag) & (tag <= tag_max) & (time_min < end) & (start <= time_max)
+        return [int(group) for group in np.flatnonzero(meets)]
+
+
+_Identity = tuple[int, int, int]
+
+
+def _identity(segment: Segment) -> _Identity:
+    stat = segment.path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def brief(segment: Segment) -> Brief:
+    """What a segment says of itself in brief, read once as long as the file is the same.
+
+    Raises:
+        FileNotFoundError: a merge has removed it since it was listed.
+        ValueError: the file is damaged: its end cannot be read.
+        OSError: the system would not let it be read.
+    """
+    return _brief(segment, _identity(segment))
+
+
+@lru_cache(maxsize=65_536)
+def _brief(segment: Segment, _: _Identity) -> Brief:
+    with segment.path.open("rb") as file:
+        file.seek(-min(_TAIL_BYTES, segment.path.stat().st_size), 2)
+        tail = file.read()
+    if tail[-4:] != _MAGIC:
+        raise ValueError(f"{segment.path}: damaged, it does not end as it should")
+    for found in reversed(_BRIEF.findall(tail)):
+        said = json.loads(found)
+        if said.pop("check", None) == brief_check(said):
+            return _brief_of(said, int(said["rows"]))
+    metadata, texts = _read(segment)  # of an older version, or not as it was written
+    try:
+        return _brief_of(json.loads(texts[META_KEY]), metadata.num_rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{segment.path}: damaged, its footer cannot be read ({error})") from error
+
+
+def _brief_of(said: dict[str, Any], rows: int) -> Brief:
+    low, high = said["time_min"], said["time_max"]
+    return Brief(
+        rows=rows,
+        time_min=int(low) if low is not None else _LIMITS.max,
+        time_max=int(high) if high is not None else _LIMITS.min,
+        level=int(said["level"]),
+        lost=bool(said["lost"]),
+        span_ms=int(said.get("span_ms", 0)),
+    )
+
+
+class _Kept:
+    """The footers asked for last, as many as fit into a number of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[Segment, _Identity], Footer] = OrderedDict()
+
+    def get(self, key: tuple[Segment, _Identity]) -> Footer | None:
+        with self._lock:
+            if (found := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: tuple[Segment, _Identity], value: Footer) -> None:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = value
+                self._held += value.parquet.serialized_size
+            while self._held > self._limit and len(self._kept) > 1:
+                _, oldest = self._kept.popitem(last=False)
+                self._held -= oldest.parquet.serialized_size
+
+
+_kept = _Kept(_KEPT_BYTES)
+
+
+def footer(segment: Segment) -> Footer:
+    """The row groups of a segment, as long as they are remembered read once; raises as `brief`."""
+    key = (segment, _identity(segment))
+    found = _kept.get(key)
+    if found is None:
+        metadata, texts = _read(segment)
+        groups = texts.get(GROUPS_KEY)
+        try:
+            _check_columns(metadata.schema.to_arrow_schema(), SCHEMAS[segment.kind])
+            found = Footer(_groups(metadata, groups, segment.kind), metadata)
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            raise ValueError(f"{segment.path}: damaged, its footer cannot be read ({error})") from error
+        _kept.put(key, found)
+    return found
+
+
+def _read(segment: Segment) -> tuple[pq.FileMetaData, dict[str, str]]:
+    """The whole footer and the texts in it; raises as `brief`."""
+    try:
+        metadata = pq.read_metadata(segment.path)
+        texts = {key.decode(): text.decode() for key, text in (metadata.metadata or {}).items()}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if not is_damage(error):
+            raise
+        raise ValueError(f"{segment.path}: damaged, its footer cannot be read ({error})") from error
+    return metadata, texts
+
+
+def _check_columns(found: pa.Schema, expected: pa.Schema) -> None:
+    """Names stand in the footer, too, and rot with it. Raises ValueError."""
+    for field in expected:
+        at = found.get_field_index(field.name)
+        if at < 0 or found.field(at).type != field.type:
+            raise ValueError(f"no column {field.name} of type {field.type}")
+
+
+def _groups(metadata: pq.FileMetaData, kept: str | None, kind: str) -> npt.NDArray[np.int64]:
+    """Lowest and highest tag and time of each row group, shape (groups, 4); an empty group meets nothing."""
+    if "tag" not in SCHEMAS[kind].names:
+        return np.empty((0, 4), np.int64)
+    if kept is not None:
+        check, text = kept[:8], kept[8:]
+        if check != groups_check(text):
+            raise ValueError("the limits of its row groups are damaged")
+        return np.frombuffer(base64.b64decode(text), "<i8").reshape(-1, 4)
+    limits = []
+    for group in range(metadata.num_row_groups):  # of an older version
+        tag, time = (metadata.row_group(group).column(column).statistics for column in (0, 1))
+        empty = tag is None or not tag.has_min_max
+        limits.append((1, 0, 1, 0) if empty else (tag.min, tag.max, time.min, time.max))
+    return np.array(limits, np.int64).reshape(-1, 4)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether what was read is wrong; not, where the system would not let it be read."""
+    return not (isinstance(error, OSError) and error.errno is not None)
+
+
+def open_parquet(path: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """A Parquet file of ours, its pages checked as they are read. Raises what pyarrow does."""
+    # Few columns of one row group: reading ahead on other threads costs more than it saves.
+    return pq.ParquetFile(path, metadata=metadata, pre_buffer=False, page_checksum_verification=True)
+
+
+def read_durable(path: Path, schema: pa.Schema) -> pa.Table:
+    """All rows of what `write_durably` wrote, with the columns of a schema.
+
+    Raises:
+        OSError, ValueError, pa.ArrowException: it is gone or damaged.
+    """
+    with open_parquet(path) as file:
+        table = file.read().replace_schema_metadata(None)
+    _check_columns(table.schema, schema)
+    return table.select(schema.names)
+
+
+def read_segment(segment: Segment) -> pa.Table:
+    """All rows of a segment; raises as `read_durable`."""
+    return read_durable(segment.path, SCHEMAS[segment.kind])
