@@ -19,7 +19,7 @@ import pyarrow as pa
 from twinloop.records import EventKind
 from twinloop.status import BAD, GOOD, Reason, StatusCode, status_from_text
 from twinloop.stores.rows import SAMPLE_SCHEMA, Entry, tables
-from twinloop.stores.segments import Listing, read_durable, read_segment, write_durably
+from twinloop.stores.segments import Listing, list_segments, read_durable, read_segment, write_durably
 
 __all__ = ["Latest", "latest_path"]
 
@@ -154,14 +154,16 @@ class Latest:
         """The newest samples as of a listing: from its saved state, else from the segments themselves.
 
         Raises:
-            FileNotFoundError: a segment is gone since it was listed.
+            FileNotFoundError: a segment is gone since it was listed, or a newer state took this one's place.
         """
         latest = cls(names)
         if listing.covered < 0:
             return latest
         try:
             latest.load(latest_path(directory, listing.covered))
-        except (OSError, pa.ArrowException):
+        except (OSError, pa.ArrowException) as error:
+            if list_segments(directory).covered != listing.covered:
+                raise FileNotFoundError(str(error)) from error  # the segments may not have the samples
             latest = cls(names)
             latest.rebuild(listing)
         return latest

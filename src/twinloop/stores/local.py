@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -97,6 +97,7 @@ class LocalStore:
             there on is delivered again; an older one is only reported.
         seal_after_s: seconds after which what is pending is sealed.
         clock: seconds, monotonic.
+        keeps: the kinds of rows it keeps. Samples that are kept elsewhere still count for the newest values.
 
     Raises:
         OSError: the directory cannot be made or read.
@@ -110,8 +111,10 @@ class LocalStore:
         redeliverable_from: int = 0,
         seal_after_s: float = SEAL_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
+        keeps: Collection[str] = KINDS,
     ) -> None:
         self._directory = directory
+        self._keeps = frozenset(keeps)
         self._seal_after_s = seal_after_s
         self._clock = clock
         directory.mkdir(parents=True, exist_ok=True)
@@ -136,6 +139,11 @@ class LocalStore:
     def covered(self) -> int:
         """The newest output-log offset that is sealed; the output log must keep what comes after it."""
         return self._covered
+
+    @property
+    def taken(self) -> int:
+        """The newest output-log offset that was taken, sealed or not."""
+        return self._pending[-1][0] if self._pending else self._covered
 
     @property
     def damage(self) -> Sequence[Damage]:
@@ -163,7 +171,7 @@ class LocalStore:
         """
         if self._is_full():
             self.seal()
-        newest = self._pending[-1][0] if self._pending else self._covered
+        newest = self.taken
         fresh = [entry for entry in entries if entry[0] > newest]
         if fresh and not self._pending:
             self._pending_since = self._clock()
@@ -190,8 +198,9 @@ class LocalStore:
             self._clear()
             self._update_latest(made, last)
             for kind in _COMMIT_LAST:
-                if kind == "samples" or len(made[kind]):
-                    write_segment(Segment(first, last, kind, self._directory), made[kind])
+                rows = made[kind] if kind in self._keeps else SCHEMAS[kind].empty_table()
+                if kind == "samples" or len(rows):
+                    write_segment(Segment(first, last, kind, self._directory), rows)
         except OSError as error:
             self._failures += 1
             self._pending_since = self._clock()

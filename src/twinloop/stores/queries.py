@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _ATTEMPTS: Final = 5
-_RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
-_WINDOW_COLUMNS: Final = ["tag", "time", "value", "status", "offset"]
+RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
+WINDOW_COLUMNS: Final = ["tag", "time", "value", "status", "offset"]
 
 _DUCKDB: Final[dict[str, str | bool | int | float | list[str]]] = {
     "threads": 1,  # one order of summation, and a core left for `run`
@@ -130,7 +130,7 @@ class LocalQueries:
         Raises:
             QueryError: the tag is not known.
         """
-        return self._named(self._picked("samples", tag, start, end, _RANGE_COLUMNS))
+        return self._named(self._picked("samples", tag, start, end, RANGE_COLUMNS))
 
     def fills(self, tag: str, start: int | None, end: int | None) -> pa.Table:
         """What stood in for a tag's bad or missing values in [start, end), by `RANGE_SCHEMA`.
@@ -138,7 +138,7 @@ class LocalQueries:
         Raises:
             QueryError: the tag is not known.
         """
-        return self._named(self._picked("fills", tag, start, end, _RANGE_COLUMNS))
+        return self._named(self._picked("fills", tag, start, end, RANGE_COLUMNS))
 
     def stored(self, tag: str, start: int | None, end: int | None) -> pa.Table:
         """A tag's samples in [start, end) as they are kept, by `SAMPLE_SCHEMA`, ascending time.
@@ -169,7 +169,11 @@ class LocalQueries:
         """
         if every_ns <= 0:
             raise QueryError(f"a window must be longer than nothing, not {every_ns} ns")
-        rows = self._picked("samples", tag, start, end, _WINDOW_COLUMNS)
+        rows = self._picked("samples", tag, start, end, WINDOW_COLUMNS)
+        return self._windows(rows, every_ns, uncertain_as_good=uncertain_as_good)
+
+    def _windows(self, rows: pa.Table, every_ns: int, *, uncertain_as_good: bool) -> pa.Table:
+        """Windows over rows of one tag by ascending time, by `WINDOW_SCHEMA`."""
         worst = 1 if uncertain_as_good else 0
         with self._lock:
             self._duckdb.register("picked", rows)
@@ -250,15 +254,28 @@ class LocalQueries:
         low, high = bounds(start, end)
 
         def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
-            met = meeting(listing, kind, low, high)
-            parts = [of_tag(read_rows(segment, columns, tag, low, high), tag, low, high) for segment in met]
-            parts += [
-                of_tag(tables(entries, [kind], tag)[kind].select(columns), tag, low, high)
-                for entries in portions
+            parts = [
+                *self._sealed(listing, kind, tag, (low, high), columns),
+                *self._not_sealed(portions, kind, tag, (low, high), columns),
             ]
             return first_stored(pa.concat_tables(parts or [SCHEMAS[kind].empty_table().select(columns)]))
 
         return self._ask(ask)
+
+    def _sealed(
+        self, listing: Listing, kind: str, tag: int, span: tuple[int, int], columns: list[str]
+    ) -> list[pa.Table]:
+        """A tag's rows of [low, high) that are in the store, in parts; overridden where there are others."""
+        met = meeting(listing, kind, *span)
+        return [of_tag(read_rows(segment, columns, tag, *span), tag, *span) for segment in met]
+
+    def _not_sealed(
+        self, portions: Iterator[list[Entry]], kind: str, tag: int, span: tuple[int, int], columns: list[str]
+    ) -> list[pa.Table]:
+        """A tag's rows of [low, high) in the output log, in parts."""
+        return [
+            of_tag(tables(entries, [kind], tag)[kind].select(columns), tag, *span) for entries in portions
+        ]
 
     def _told(self, kind: str, start: int | None, end: int | None, asset: str | None = None) -> pa.Table:
         """Rows of a kind without tags in [start, end), ascending time."""
