@@ -7,15 +7,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from support.influx import Influx, influxdb
 from support.outputs import HOSTILE, NAMES, SECOND, T0, UNITS, OutputLog, batch, samples, seconds, values
 from twinloop.errors import QueryError
 from twinloop.records import DeadLetter, DeadReason, Event, EventKind, Health, Outputs, Prediction, Snapshot
 from twinloop.status import BAD, GOOD, Reason, StatusCode
+from twinloop.stores.influx.queries import InfluxQueries
+from twinloop.stores.influx.store import InfluxStore
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
 from twinloop.stores.store import RANGE_SCHEMA, WINDOW_SCHEMA, Queries, Store
@@ -46,12 +50,25 @@ class Bench:
         self.store.write(self.log.after(self.store.covered))
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
+    with influxdb(tmp_path_factory.mktemp("influxdb")) as running:
+        yield running
+
+
+@pytest.fixture(params=["local", "influxdb"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     log = OutputLog()
-    makers: dict[str, Callable[[], Store]] = {"local": lambda: LocalStore(tmp_path / "store", NAMES)}
-    queries = LocalQueries(tmp_path / "store", NAMES, UNITS, log.after)
-    make = makers[request.param]
+    directory = tmp_path / "store"
+    queries: LocalQueries
+    make: Callable[[], Store]
+    if request.param == "local":
+        make = partial(LocalStore, directory, NAMES)
+        queries = LocalQueries(directory, NAMES, UNITS, log.after)
+    else:
+        options = request.getfixturevalue("server").options()
+        make = partial(InfluxStore, options, directory, NAMES, UNITS)
+        queries = InfluxQueries(options, directory, NAMES, UNITS, log.after)
     yield Bench(make, queries, log, make())
     queries.close()
 
@@ -254,6 +271,7 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
+from support.influx import Influx, influxdb
 from support.outputs import NAMES, samples
 from twinloop.stores.local import LocalStore
 store = LocalStore(Path(sys.argv[1]), NAMES)

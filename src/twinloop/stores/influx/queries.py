@@ -109,7 +109,7 @@ class InfluxQueries(LocalQueries):
                 *self._not_sealed(portions, "samples", index, span, WINDOW_COLUMNS),
             ]
             cut = _Cut(every_ns, span, began, _first_time(here))
-            there = self._by_server(cut, index, tag, worst=UNCERTAIN if not uncertain_as_good else BAD)
+            there = self._by_server(listing, cut, tag, BAD if uncertain_as_good else UNCERTAIN)
             rows = [each for part in cut.by_rows for each in self._rows_of(listing, tag, index, part, began)]
             rows += [_within(each, part) for each in here for part in cut.by_rows]
             own = self._windows(
@@ -148,7 +148,7 @@ class InfluxQueries(LocalQueries):
         try:
             found = self._client.ask(statements, row, bucket)
         except MissingError:
-            if listing is not None and listing.covered >= 0:
+            if bucket or (listing is not None and listing.covered >= 0):
                 raise
             return [[] for _ in statements]
         return [[row for series in each for row in series.values] for each in found]
@@ -199,14 +199,14 @@ class InfluxQueries(LocalQueries):
             self._points(listing, "samples", tag, span, WINDOW_COLUMNS),
         ]
 
-    def _by_server(self, cut: _Cut, tag: int, name: str, *, worst: int) -> list[pa.Table]:
-        """The windows that the server works out by itself."""
+    def _by_server(self, listing: Listing, cut: _Cut, name: str, limit: int) -> list[pa.Table]:
+        """The windows that the server works out by itself; statuses below the limit count."""
         made = []
         if cut.existing[0] < cut.existing[1]:
             series = self._options.existing[name]
             made.append(self._grouped(cut.every_ns, series.field, _source(series, cut.existing), series.bucket))
         if cut.own[0] < cut.own[1]:
-            made.append(self._own_grouped(cut.every_ns, tag, cut.own, worst))
+            made.append(self._own_grouped(listing, cut, self._series(self._tag(name)), limit))
         return made
 
     def _grouped(self, every_ns: int, field: str, source: str, bucket: str) -> pa.Table:
@@ -217,17 +217,16 @@ class InfluxQueries(LocalQueries):
         [found] = self._asked(None, [statement], _Window, bucket)
         return _windows({time: count for time, count, *_ in found}, found, None)
 
-    def _own_grouped(self, every_ns: int, tag: int, span: tuple[int, int], worst: int) -> pa.Table:
-        """Windows over own points: the Good ones for numbers, all for the count."""
+    def _own_grouped(self, listing: Listing, cut: _Cut, series: dict[str, str], limit: int) -> pa.Table:
+        """Windows over own points: those with a status below the limit for numbers, all for the count."""
         source = self._own("samples")
-        every = where(self._series(tag), between(*span))
-        usable, good = (f'{every} AND "status" < {limit}' for limit in (worst, UNCERTAIN))
-        group = _group(every_ns)
-        numbers = f'count("status"), mean("value"), min("value"), max("value")'
-        statements = [f"SELECT {numbers} FROM {source}{usable} {group}"]
+        every = where(series, between(*cut.own))
+        usable, good = (f'{every} AND "status" < {each}' for each in (limit, UNCERTAIN))
+        group = _group(cut.every_ns)
+        numbers = 'count("status"), mean("value"), min("value"), max("value")'
         counts = [f'SELECT count("status") FROM {source}{each} {group}' for each in (every, good)]
-        [found] = self._asked(None, statements, _Window)
-        total, of_good = self._asked(None, counts, _Count)
+        total, of_good = self._asked(listing, counts, _Count)
+        [found] = self._asked(listing, [f"SELECT {numbers} FROM {source}{usable} {group}"], _Window)
         return _windows(dict(total), found, dict(of_good))
 
 
