@@ -20,7 +20,7 @@ from twinloop.config.models import (
     PlantConfig,
     TlsConfig,
 )
-from twinloop.errors import ConfigError, StartError
+from twinloop.errors import ConfigError
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.files import newest_of, read_entries
 from twinloop.log.local import LocalLog
@@ -36,7 +36,6 @@ from twinloop.sources.clock import Clock
 from twinloop.sources.files import REPLAY, FileOptions, FileSource
 from twinloop.sources.mqtt.client import MqttOptions, MqttSource
 from twinloop.sources.mqtt.intake import MessageReader
-from twinloop.sources.mqtt.tls import tls_context
 from twinloop.sources.mqtt.topics import TopicMap
 from twinloop.sources.mqtt.url import parse_url
 from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
@@ -47,8 +46,11 @@ from twinloop.stages.impute import ImputeStage
 from twinloop.stages.route import RouteStage
 from twinloop.stages.validate import ValidateStage
 from twinloop.stores.ahead import Ahead
-from twinloop.stores.local import SEAL_AFTER_S, LocalStore
+from twinloop.stores.local import SEAL_AFTER_S
+from twinloop.stores.store import Store
+from twinloop.storing import make_store
 from twinloop.tags import Refusal, Resolver, TagTable
+from twinloop.tls import tls_context
 from twinloop.twin.models import MODELS
 from twinloop.twin.twin import AssetSpec, Twin
 from twinloop.workplace import Workplace, client_id
@@ -120,7 +122,7 @@ def build_loop(
     resolver = Resolver(table, _namers(config))
     compile_kernels(table)
     checkpoints = Checkpoints(place.directory / "checkpoints", table.names)
-    store, log, outputs = _stores(place, checkpoints)
+    store, log, outputs = _stores(place, checkpoints, metrics)
     period_ns = cycle_ns(config)
     tiers = _tiers(config, table)
     parts = Parts(
@@ -186,16 +188,19 @@ def compile_kernels(table: TagTable) -> None:
     ValidateStage(table).tick(Tick(1, []), [])
 
 
-def _stores(place: Workplace, checkpoints: Checkpoints) -> tuple[LocalStore, Log, Log]:
+def _stores(place: Workplace, checkpoints: Checkpoints, metrics: Metrics) -> tuple[Store, Log, Log]:
     directory, config = place.directory, place.config.log
-    names = place.table.names
     first_output = min((offset for offset, _ in read_entries(directory / "outputs", -1, 1)), default=_NOTHING)
     # What is not sealed dies with a log in memory: seal it sooner.
     seal_s = _MEMORY_SEAL_S if isinstance(config, MemoryLogConfig) else SEAL_AFTER_S
-    try:
-        store = LocalStore(directory / "store", names, redeliverable_from=first_output, seal_after_s=seal_s)
-    except OSError as error:
-        raise StartError(f"the store {directory / 'store'} cannot be used: {error}") from error
+    store = make_store(
+        place.config,
+        directory,
+        place.table,
+        redeliverable_from=first_output,
+        seal_after_s=seal_s,
+        refused=metrics.refused,
+    )
     if isinstance(config, MemoryLogConfig):
         size, drop = config.max_size, Overflow(config.overflow) is Overflow.DROP_OLDEST
         log_in_memory = MemoryLog(max_bytes=size, drop_oldest=drop)

@@ -22,6 +22,7 @@ from twinloop.log.files import read_entries
 from twinloop.records import Outputs, decode_outputs
 from twinloop.sources.refeed import Ledger, letter_key
 from twinloop.stores.queries import LocalQueries
+from twinloop.storing import Reading, make_queries
 from twinloop.tags import TagTable
 from twinloop.timetext import parse_duration, parse_time
 
@@ -38,6 +39,7 @@ def open_queries(config: PlantConfig) -> LocalQueries:
     yet is not seen from here.
 
     Raises:
+        ConfigError: the store needs a package that is not installed.
         QueryError: there is no data directory yet.
         LogError: it cannot be read.
     """
@@ -49,7 +51,6 @@ def open_queries(config: PlantConfig) -> LocalQueries:
     indices = dict(dictionary.tags)
     dictionary.close()
     table = TagTable(tags_of(config), indices)
-    units = [tag.unit if (tag := table[index]) else "" for index in range(len(table))]
 
     def unsealed(after: int) -> Iterator[tuple[int, Outputs]]:
         for offset, data in read_entries(directory / "outputs", after):
@@ -67,15 +68,7 @@ def open_queries(config: PlantConfig) -> LocalQueries:
         return np.array([key in fed for key in keys], bool)
 
     active = [bool(each) for each in table.active]
-    return LocalQueries(
-        directory / "store",
-        table.names,
-        units,
-        unsealed,
-        active=active,
-        ahead=directory / "outputs",
-        settled=settled,
-    )
+    return make_queries(config, table, Reading(unsealed, active, directory / "outputs", settled))
 
 
 def open_plant(path: str | Path, env: Mapping[str, str] | None = None) -> Plant:

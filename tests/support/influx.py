@@ -1,4 +1,4 @@
-"""A real InfluxDB 1.x, and a real VictoriaMetrics, on free ports of 127.0.0.1, for as long as tests need them."""
+"""A real InfluxDB 1.x and a real VictoriaMetrics on free ports, for as long as tests need them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import os
 import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
 
 from support.services import free_port, missing
 from support.tls import Certificates
@@ -25,6 +25,7 @@ __all__ = ["ADMIN", "Influx", "influxdb", "victoria_metrics"]
 
 ADMIN = ("admin", "s3cr'et €")
 _START_S = 20.0
+_HTTP = urllib3.PoolManager(retries=False, cert_reqs="CERT_NONE")
 _CONFIG = """
 reporting-disabled = true
 bind-address = "127.0.0.1:{rpc}"
@@ -91,13 +92,9 @@ class Influx:
             time.sleep(0.02)  # between two looks; the condition ends the wait
 
     def _answers(self) -> bool:
-        import ssl
-
-        context = ssl._create_unverified_context() if self.url.startswith("https") else None
         try:
-            with urllib.request.urlopen(f"{self.url}/ping", timeout=1, context=context):
-                return True
-        except OSError:
+            return _HTTP.request("GET", f"{self.url}/ping", timeout=1.0).status == 204
+        except urllib3.exceptions.HTTPError:
             return False
 
     def kill(self) -> None:
@@ -117,25 +114,22 @@ class Influx:
         self, statement: str, database: str = "", login: tuple[str, str] | None = ADMIN
     ) -> list[dict[str, Any]]:
         """The series a statement gives."""
-        asked = urllib.parse.urlencode({"q": statement, "db": database, "epoch": "ns"}).encode()
-        answer = json.loads(self._post("/query", asked, login))
-        [result] = answer["results"]
+        asked = urlencode({"q": statement, "db": database, "epoch": "ns"})
+        [result] = json.loads(self._post(f"/query?{asked}", b"", login))["results"]
         assert "error" not in result, result
         found: list[dict[str, Any]] = result.get("series", [])
         return found
 
     def write(self, lines: str, database: str) -> None:
         """Points of somebody else."""
-        self._post(f"/write?db={urllib.parse.quote(database)}&precision=n", lines.encode(), ADMIN)
+        self._post(f"/write?db={quote(database)}&precision=n", lines.encode(), ADMIN)
 
     def _post(self, path: str, body: bytes, login: tuple[str, str] | None) -> bytes:
-        request = urllib.request.Request(f"{self.url}{path}", body)
-        if login:
-            pair = base64.b64encode(":".join(login).encode()).decode()
-            request.add_header("Authorization", f"Basic {pair}")
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            data: bytes = answer.read()
-        return data
+        pair = base64.b64encode(":".join(login or ()).encode()).decode()
+        headers = {"Authorization": f"Basic {pair}"} if login else {}
+        answer = _HTTP.request("POST", f"{self.url}{path}", body=body, headers=headers, timeout=10.0)
+        assert answer.status < 300, answer.data
+        return answer.data
 
     def options(self, database: str = "", **more: Any) -> InfluxOptions:
         """How to reach a database of its own."""
@@ -172,9 +166,9 @@ def victoria_metrics(directory: Path) -> Iterator[str]:
         deadline = time.monotonic() + _START_S
         while True:
             try:
-                urllib.request.urlopen(f"{url}/health", timeout=1).close()
+                _HTTP.request("GET", f"{url}/health", timeout=1.0)
                 break
-            except OSError:
+            except urllib3.exceptions.HTTPError:
                 assert process.poll() is None, "victoria-metrics ended"
                 assert time.monotonic() < deadline, "victoria-metrics does not answer"
                 time.sleep(0.02)  # between two looks; the condition ends the wait

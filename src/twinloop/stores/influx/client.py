@@ -1,6 +1,6 @@
 """HTTP to InfluxDB 1.x, 2.x and 3.x, and to what takes their line protocol; which it is says `/ping`.
 
-Every failure that may pass is a `StoreBusy` with one sentence. What the server will never take is a `Refused`.
+A failure that may pass is a `StoreBusy` with one sentence. What the server will never take is a `Refused`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _CHUNK_ROWS: Final = 10_000
 _LONGEST_TOLD: Final = 300
 _READ_BYTES: Final = 1 << 20
 _FOR_GOOD: Final = (400, 413, 422)
+_OF_POINTS: Final = r"partial write|pars|dropped|conflict|field|timestamp"
 Row = TypeVar("Row")
 
 
@@ -46,7 +47,7 @@ class Refused(Exception):  # noqa: N818 - caught here, never seen by a caller
         self.words = words
         said = re.search(r"dropped=(\d+)", words)
         self.dropped = int(said[1]) if said else -1
-        self.sure = re.search(r"partial write|pars|dropped|conflict|field|timestamp", words, re.I) is not None
+        self.sure = re.search(_OF_POINTS, words, re.IGNORECASE) is not None
 
 
 class Series(msgspec.Struct, Generic[Row]):
@@ -71,8 +72,8 @@ class _Answered(msgspec.Struct, Generic[Row]):
 
 
 @lru_cache(maxsize=64)
-def _decoder(row: type[Row]) -> msgspec.json.Decoder[_Answered[Row]]:
-    return msgspec.json.Decoder(_Answered[row])  # type: ignore[valid-type]
+def _decoder(row: Any) -> msgspec.json.Decoder[_Answered[Any]]:
+    return msgspec.json.Decoder(_Answered[row])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,8 @@ class Client:
         self._headers = _login(options)
         self._timeout = urllib3.Timeout(options.timeout_s, options.timeout_s)
         self._long = urllib3.Timeout(options.timeout_s, QUERY_TIMEOUT_S)
-        tls = {"ssl_context": options.tls()} if options.tls else {}
-        self._pool = urllib3.PoolManager(retries=False, maxsize=4, **tls)
+        context = options.tls() if options.tls else None
+        self._pool = urllib3.PoolManager(maxsize=4, retries=False, ssl_context=context)
         self._server: Server | None = None
         self._tried_to_create = False
 
@@ -227,8 +228,8 @@ class Client:
             return self._busy(text)
         return self._busy("lets nobody in without a login: give `token`, or `username` and `password`")
 
-    def ask(self, statements: Sequence[str], row: type[Row], bucket: str = "") -> list[list[Series[Row]]]:
-        """What InfluxQL statements give, each its series, their rows of a type.
+    def ask(self, statements: Sequence[str], row: Any, bucket: str = "") -> list[list[Series[Any]]]:
+        """What InfluxQL statements give, each its series; `row` is the type of their rows, a tuple.
 
         Answers come as JSON: as CSV, a server leaves out that a statement failed.
 
@@ -253,8 +254,8 @@ class Client:
         finally:
             answer.close()  # what was read to its end has given its connection back already
 
-    def _gathered(self, answer: Any, count: int, row: type[Row]) -> list[list[Series[Row]]]:
-        found: list[list[Series[Row]]] = [[] for _ in range(count)]
+    def _gathered(self, answer: Any, count: int, row: Any) -> list[list[Series[Any]]]:
+        found: list[list[Series[Any]]] = [[] for _ in range(count)]
         decoder = _decoder(row)
         ended = True
         for line in _lines(answer):
@@ -280,12 +281,14 @@ class Client:
         raise self._unanswered(words)
 
     def _unanswered(self, words: str) -> QueryError:
-        missing = re.search(r"(database|bucket|retention policy|dbrp)\b.*not found|not found.*dbrp", words, re.I)
+        missing = re.search(
+            r"(database|bucket|retention policy|dbrp)\b.*not found|not found.*dbrp", words, re.IGNORECASE
+        )
         if missing is None:
             return QueryError(f"{self.where} does not answer: {words}")
         text = f"{self.where} has no {identifier(self._options.bucket)} to ask ({words})"
         if self._server is not None and self._server.major == 2:
-            text += "; InfluxQL needs a mapping: influx v1 dbrp create --default --db NAME --rp default --bucket-id ID"
+            text += "; InfluxQL needs a mapping of the bucket: see `influx v1 dbrp create`"
         return MissingError(text)
 
     def _request(
@@ -355,7 +358,7 @@ def _words(answer: Any) -> str:
         said = said.get("error") or said.get("message") or text
     words = " ".join(str(said).split()) or answer.reason or "no words"
     # The end has the count of points dropped.
-    return words if len(words) <= _LONGEST_TOLD else f"{words[:_LONGEST_TOLD - 60]} ... {words[-50:]}"
+    return words if len(words) <= _LONGEST_TOLD else f"{words[: _LONGEST_TOLD - 60]} ... {words[-50:]}"
 
 
 def _why(error: BaseException) -> str:

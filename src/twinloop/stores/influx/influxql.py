@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-__all__ = ["LATEST_NS", "EARLIEST_NS", "between", "identifier", "literal", "where"]
+__all__ = ["EARLIEST_NS", "LATEST_NS", "between", "identifier", "literal", "where"]
 
 EARLIEST_NS: Final = -(2**63) + 2
 LATEST_NS: Final = 2**63 - 2
@@ -18,10 +18,10 @@ _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\n": "\\n"})
 
 
 def identifier(name: str) -> str:
-    """A measurement, tag or field; keywords such as `tag` are names like any other when quoted.
+    r"""A measurement, tag or field; keywords such as `tag` are names like any other when quoted.
 
     >>> print(identifier('tag'), identifier('a"b'))
-    "tag" "a\\"b"
+    "tag" "a\"b"
     """
     return '"' + name.translate(_ESCAPES).replace('"', '\\"') + '"'
 

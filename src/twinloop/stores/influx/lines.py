@@ -87,13 +87,11 @@ class Encoder:
     """
 
     def __init__(self, measurement: str, plant: str, names: Sequence[str], units: Sequence[str]) -> None:
-        made = [
-            f"{series(measurement, plant, *each)} status=" for each in zip(names, units, strict=True)
-        ]
+        made = [f"{series(measurement, plant, *each)} status=" for each in zip(names, units, strict=True)]
         self._series = pa.array(made, pa.string())
 
     def lines(self, rows: pa.Table) -> Lines:
-        """A line for each row: null columns are left out, numbers are written so that they come back exact."""
+        """A line for each row: nulls are left out, numbers are written so that they come back exact."""
         rows = rows.combine_chunks()
         parts = [self._series.take(_column(rows, "tag"))]
         for place, name in enumerate(_INTEGERS):

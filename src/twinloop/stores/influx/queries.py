@@ -1,7 +1,7 @@
 """Answers from InfluxDB, the same as the embedded store's; also in another process while `run` writes.
 
-InfluxDB has every row that the journal covers, and perhaps some that the output log still holds: whoever has
-read the log first misses none, and (tag, time) says which are the same. Windows that no row of the log reaches
+InfluxDB has every row that the journal covers, and perhaps some that the output log still holds: (tag, time)
+says which are the same. Windows that no row of the log reaches
 into are worked out by the server, the others here.
 """
 
@@ -139,8 +139,8 @@ class InfluxQueries(LocalQueries):
         fields = [name for name in columns if name in _TYPES]
         told = ", ".join(identifier(name) for name in fields)
         statement = f"SELECT {told} FROM {self._own(kind)}{where(self._series(tag), between(*span))}"
-        row = tuple[tuple([int, *(_TYPES[name] for name in fields)])]  # type: ignore[misc]
-        made = self._asked(listing, [statement], row)[0]
+        row: Any = tuple.__class_getitem__((int, *(_TYPES[name] for name in fields)))
+        [made] = self._asked(listing, [statement], row)
         return _table(tag, fields, made, columns)
 
     def _asked(self, listing: Listing | None, statements: list[str], row: Any, bucket: str = "") -> list[Any]:
@@ -204,7 +204,9 @@ class InfluxQueries(LocalQueries):
         made = []
         if cut.existing[0] < cut.existing[1]:
             series = self._options.existing[name]
-            made.append(self._grouped(cut.every_ns, series.field, _source(series, cut.existing), series.bucket))
+            made.append(
+                self._grouped(cut.every_ns, series.field, _source(series, cut.existing), series.bucket)
+            )
         if cut.own[0] < cut.own[1]:
             made.append(self._own_grouped(listing, cut, self._series(self._tag(name)), limit))
         return made
@@ -291,9 +293,8 @@ def _windows(total: dict[int, int], found: list[_Window], good: dict[int, int] |
         share = 1.0 if good is None else good.get(time, 0) / total[time]
         rows.append((time, *numbers.get(time, (None, None, None)), total[time], share))
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(WINDOW_SCHEMA)
-    first, *rest = (pa.array(column, pa.int64() if not at else field.type)
-                    for at, (column, field) in enumerate(zip(columns, WINDOW_SCHEMA, strict=True)))  # fmt: skip
-    return pa.Table.from_arrays([first.cast(WINDOW_SCHEMA.field(0).type), *rest], schema=WINDOW_SCHEMA)
+    made = [pa.array(column, field.type) for column, field in zip(columns, WINDOW_SCHEMA, strict=True)]
+    return pa.Table.from_arrays(made, schema=WINDOW_SCHEMA)
 
 
 def _first_time(parts: Sequence[pa.Table]) -> int | None:

@@ -1,6 +1,6 @@
 """The store in InfluxDB: samples and fills go to the server, everything else stays in a journal beside it.
 
-An entry is handed to the journal when InfluxDB has accepted all its points, so the journal's `covered` is this
+An entry is handed to the journal when InfluxDB has accepted all its points, so the journal's `covered` is the
 store's. A kill anywhere means that points are sent again, and the same series and time overwrites itself.
 """
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from twinloop.durable import place_file

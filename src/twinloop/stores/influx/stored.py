@@ -6,6 +6,7 @@ times are asked for once and then kept; rows that are not beyond them are looked
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -74,9 +75,8 @@ class FirstStored:
         if self._newest is None:
             newest = np.full(len(self._names), np.iinfo(np.int64).min, np.int64)
             index = {name: at for at, name in enumerate(self._names)}
-            statement = (
-                f'SELECT last("offset") FROM {self._measurement}{where({"plant": self._plant})} GROUP BY "tag"'
-            )
+            own = where({"plant": self._plant})
+            statement = f'SELECT last("offset") FROM {self._measurement}{own} GROUP BY "tag"'
             try:
                 [found] = self._client.ask([statement], _Offset)
             except MissingError:
@@ -103,7 +103,7 @@ def _clusters(tag: I64, time: I64) -> list[tuple[int, int]]:
     """Where to cut rows sorted by (tag, time): one tag each, no two neighbours far apart."""
     cut = (tag[1:] != tag[:-1]) | (time[1:] - time[:-1] > _APART_NS)
     edges = [0, *(np.flatnonzero(cut) + 1).tolist(), len(tag)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def _taken(time: I64, offset: I64, found: list[_Offset]) -> npt.NDArray[np.bool_]:
