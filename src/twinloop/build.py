@@ -193,14 +193,7 @@ def _stores(place: Workplace, checkpoints: Checkpoints, metrics: Metrics) -> tup
     first_output = min((offset for offset, _ in read_entries(directory / "outputs", -1, 1)), default=_NOTHING)
     # What is not sealed dies with a log in memory: seal it sooner.
     seal_s = _MEMORY_SEAL_S if isinstance(config, MemoryLogConfig) else SEAL_AFTER_S
-    store = make_store(
-        place.config,
-        directory,
-        place.table,
-        redeliverable_from=first_output,
-        seal_after_s=seal_s,
-        refused=metrics.refused,
-    )
+    store = make_store(place.config, directory, place.table, first_output, seal_s, refused=metrics.refused)
     if isinstance(config, MemoryLogConfig):
         size, drop = config.max_size, Overflow(config.overflow) is Overflow.DROP_OLDEST
         log_in_memory = MemoryLog(max_bytes=size, drop_oldest=drop)

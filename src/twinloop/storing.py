@@ -48,9 +48,9 @@ def make_store(
     config: PlantConfig,
     directory: Path,
     table: TagTable,
-    *,
     redeliverable_from: int,
     seal_after_s: float,
+    *,
     refused: Callable[[int], None],
 ) -> Store:
     """The store of a plant file, in a data directory.

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -103,6 +104,11 @@ class Influx:
             self._process.kill()
             self._process.wait(_START_S)
             self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal: stopped, it answers nothing and refuses nothing."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def begin(self) -> None:
         """Make the administrator."""

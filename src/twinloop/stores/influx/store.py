@@ -133,7 +133,9 @@ class InfluxStore:
             self._failures += 1
             wait_s = min(_LATEST_S, _SOONEST_S * 2 ** min(self._failures - 1, 10))
             raise StoreBusy(str(busy), retry_after_s=max(wait_s, busy.retry_after_s)) from busy
-        self._failures = 0
+        if self._failures:
+            self._failures = 0
+            self._journal.seal()  # so that `covered` says that it goes on
 
     def seal(self) -> None:
         """Make the journal of what InfluxDB has durable now.
