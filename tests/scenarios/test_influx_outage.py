@@ -126,4 +126,3 @@ def test_a_run_whose_influxdb_hangs_stops_in_time_and_goes_on_at_the_next_start(
                 publisher.stop()
                 comes_true(lambda: stored(server) == (publisher.sent, publisher.sent))
                 assert run.stop(signal.SIGTERM) == 0
-

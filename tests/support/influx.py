@@ -26,7 +26,7 @@ __all__ = ["ADMIN", "Influx", "influxdb", "victoria_metrics"]
 
 ADMIN = ("admin", "s3cr'et €")
 _START_S = 20.0
-_HTTP = urllib3.PoolManager(retries=False, cert_reqs="CERT_NONE")
+_HTTP = urllib3.PoolManager(retries=False)
 _CONFIG = """
 reporting-disabled = true
 bind-address = "127.0.0.1:{rpc}"
@@ -65,6 +65,8 @@ class Influx:
         self._program = found
         self.port = free_port()
         self.url = f"{'https' if certificates else 'http'}://127.0.0.1:{self.port}"
+        trusted = str(certificates.authority) if certificates else None
+        self._http = urllib3.PoolManager(retries=False, ca_certs=trusted)
         self._directory = directory
         self._config = directory / "influxdb.conf"
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,7 +96,7 @@ class Influx:
 
     def _answers(self) -> bool:
         try:
-            return _HTTP.request("GET", f"{self.url}/ping", timeout=1.0).status == 204
+            return self._http.request("GET", f"{self.url}/ping", timeout=1.0).status == 204
         except urllib3.exceptions.HTTPError:
             return False
 
@@ -133,7 +135,7 @@ class Influx:
     def _post(self, path: str, body: bytes, login: tuple[str, str] | None) -> bytes:
         pair = base64.b64encode(":".join(login or ()).encode()).decode()
         headers = {"Authorization": f"Basic {pair}"} if login else {}
-        answer = _HTTP.request("POST", f"{self.url}{path}", body=body, headers=headers, timeout=10.0)
+        answer = self._http.request("POST", f"{self.url}{path}", body=body, headers=headers, timeout=10.0)
         assert answer.status < 300, answer.data
         return answer.data
 

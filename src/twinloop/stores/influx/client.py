@@ -28,6 +28,7 @@ QUERY_TIMEOUT_S: Final = 60.0
 _CHUNK_ROWS: Final = 10_000
 _LONGEST_TOLD: Final = 300
 _READ_BYTES: Final = 1 << 20
+_LONGEST_WAIT_S: Final = 30.0
 _FOR_GOOD: Final = (400, 413, 422)
 _OF_POINTS: Final = r"partial write|pars|dropped|conflict|field|timestamp"
 Row = TypeVar("Row")
@@ -188,7 +189,7 @@ class Client:
             raise self._missing(words)
         busy = self._busy(f"does not take points now ({answer.status}: {words})")
         after = answer.headers.get("Retry-After", "")
-        busy.retry_after_s = min(float(after), 30.0) if re.fullmatch(r"\d+", after) else busy.retry_after_s
+        busy.retry_after_s = min(float(after), _LONGEST_WAIT_S) if after.isdecimal() else 0.0
         raise busy
 
     def _posted(self, lines: bytes) -> Any:
@@ -321,7 +322,7 @@ class Client:
         return self._busy(f"cannot be reached: {_why(error)}")
 
     def _busy(self, what: str) -> StoreBusy:
-        return StoreBusy(f"{self.where} {what}")
+        return StoreBusy(f"{self.where} {what}", retry_after_s=0.0)  # the store knows how often that was
 
 
 class MissingError(QueryError):

@@ -203,20 +203,24 @@ class InfluxQueries(LocalQueries):
         """The windows that the server works out by itself; statuses below the limit count."""
         made = []
         if cut.existing[0] < cut.existing[1]:
-            series = self._options.existing[name]
-            made.append(
-                self._grouped(cut.every_ns, series.field, _source(series, cut.existing), series.bucket)
-            )
+            made.append(self._existing_grouped(cut, name))
         if cut.own[0] < cut.own[1]:
             made.append(self._own_grouped(listing, cut, self._series(self._tag(name)), limit))
         return made
 
-    def _grouped(self, every_ns: int, field: str, source: str, bucket: str) -> pa.Table:
+    def _existing_grouped(self, cut: _Cut, name: str) -> pa.Table:
         """Windows over somebody else's points, all of them Good."""
-        value = identifier(field)
+        series = self._options.existing[name]
+        value = identifier(series.field)
         told = f"count({value}), mean({value}), min({value}), max({value})"
-        statement = f"SELECT {told} FROM {source} {_group(every_ns)}"
-        [found] = self._asked(None, [statement], _Window, bucket)
+        statement = f"SELECT {told} FROM {_source(series, cut.existing)} {_group(cut.every_ns)}"
+        try:
+            [found] = self._asked(None, [statement], _Window, series.bucket)
+        except MissingError:
+            raise
+        except QueryError:  # of truth values, for one, there is no mean
+            rows = self._existing_rows(name, cut.existing[1], cut.existing, WINDOW_COLUMNS)
+            return self._windows(rows, cut.every_ns, uncertain_as_good=False)
         return _windows({time: count for time, count, *_ in found}, found, None)
 
     def _own_grouped(self, listing: Listing, cut: _Cut, series: dict[str, str], limit: int) -> pa.Table:

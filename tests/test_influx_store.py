@@ -1,0 +1,489 @@
+"""The store in a real InfluxDB 1.6.7, beyond the contract: what breaks, what others wrote, other servers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import urllib3
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from support.influx import ADMIN, Influx, influxdb, victoria_metrics
+from support.outputs import NAMES, SECOND, T0, UNITS, OutputLog, batch, samples, seconds, values
+from support.services import free_port
+from support.tls import make_certificates
+from twinloop.batch import Batch
+from twinloop.compare import compare
+from twinloop.errors import ConfigError, QueryError, StoreBusy
+from twinloop.log.dictionary import Dictionary
+from twinloop.records import Outputs
+from twinloop.status import BAD, GOOD, UNCERTAIN, Reason
+from twinloop.stores.influx.client import Client, Refused
+from twinloop.stores.influx.influxql import identifier, literal
+from twinloop.stores.influx.options import Existing, InfluxOptions
+from twinloop.stores.influx.queries import InfluxQueries
+from twinloop.stores.influx.store import InfluxStore
+from twinloop.stores.local import LocalStore
+from twinloop.stores.queries import LocalQueries
+from twinloop.stores.store import RANGE_SCHEMA
+from twinloop.tls import tls_context
+
+TAG = NAMES[0]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
+    with influxdb(tmp_path_factory.mktemp("influxdb")) as running:
+        yield running
+
+
+def store(options: InfluxOptions, folder: Path, names: Sequence[str] = NAMES, **more: Any) -> InfluxStore:
+    return InfluxStore(options, folder / "store", names, [""] * len(names), **more)
+
+
+def queries(options: InfluxOptions, folder: Path, log: OutputLog | None = None) -> InfluxQueries:
+    return InfluxQueries(options, folder / "store", NAMES, UNITS, (log or OutputLog()).after)
+
+
+def columns(server: Influx, options: InfluxOptions, measurement: str = "twinloop") -> dict[str, list[Any]]:
+    """All there is of a measurement, by column."""
+    [found] = server.ask(f'SELECT * FROM "{measurement}"', options.bucket)
+    return dict(zip(found["columns"], zip(*found["values"], strict=True), strict=True))
+
+
+def test_a_points_tags_say_what_never_changes_and_its_fields_the_rest(server: Influx, tmp_path: Path) -> None:
+    options = server.options()
+    fill = batch([(0, 2, 84.0, UNCERTAIN, Reason.STALE)])
+    own = InfluxStore(options, tmp_path / "store", NAMES, UNITS)
+    own.write([samples(0, (0, 1, 85.0)), samples(1, (0, 2, 86.0, BAD, Reason.RANGE))])
+    own.write([(2, Outputs(2, T0, fills=fill.buffers()))])
+    own.close()
+
+    found = columns(server, options)
+    series = server.ask("SHOW SERIES", options.bucket)[0]["values"]
+    assert series == [
+        ["twinloop,asset=R101,plant=demo,tag=R101.temperature,unit=degC"],
+        ["twinloop_fills,asset=R101,plant=demo,tag=R101.temperature,unit=degC"],
+    ], "a change of quality starts no series"
+    assert found["status"] == (GOOD, BAD)
+    assert found["reasons"] == (0, Reason.RANGE)
+    assert (found["value"], found["estimate"], found["estimate_std"]) == ((85, 86), (85, 86), (0.5, 0.5))
+    assert (found["offset"], found["arrival_ms"]) == ((0, 1), tuple(t // 10**6 for t in found["time"]))
+    assert columns(server, options, "twinloop_fills")["status"] == (UNCERTAIN,)
+
+
+def test_what_one_bad_point_is_among_does_not_wait_for_it_and_it_becomes_a_dead_letter(
+    server: Influx, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = server.options()
+    told: list[int] = []
+    own = store(options, tmp_path, refused=told.append)
+    edge = batch([(1, 5, 5.0)]).with_columns(time=np.array([2**63 - 1]))
+    rows = [(0, at, float(at)) for at in range(50)]
+    with caplog.at_level(logging.WARNING, "twinloop.store"):
+        own.write([samples(0, *rows[:25]), (1, Outputs(1, T0, edge.buffers())), samples(2, *rows[25:])])
+    own.close()
+    asked = queries(options, tmp_path)
+
+    assert own.covered == 2, "it does not hold anything up"
+    assert values(asked.range(TAG, None, None)) == [float(at) for at in range(50)]
+    [letter] = asked.dead(None, None).to_pylist()
+    assert (letter["source"], letter["origin"], letter["reason"]) == ("(store)", NAMES[1], "REFUSED")
+    assert letter["raw"].startswith(b"twinloop,asset=R101,plant=demo,tag=R101.pressure ")
+    assert b"\n" not in letter["raw"]
+    assert "time outside range" in letter["detail"]
+    assert told == [1]
+    assert "1 points refused for good, the first of R101.pressure" in caplog.text
+
+
+def test_points_whose_field_others_have_with_another_type_are_dead_letters_at_once(
+    server: Influx, tmp_path: Path
+) -> None:
+    options = server.options()
+    server.ask(f'CREATE DATABASE "{options.bucket}"')
+    server.write(f'twinloop status="a text" {T0}', options.bucket)
+    own = store(options, tmp_path)
+    own.write([samples(0, *((0, at, float(at)) for at in range(3000)))])
+    own.close()
+    asked = queries(options, tmp_path)
+
+    assert len(asked.dead(None, None)) == 3000
+    assert "field type conflict" in asked.dead_summary(None, None).to_pylist()[0]["detail"]
+
+
+def test_a_login_a_database_or_a_server_that_is_not_right_is_one_sentence_and_waits(
+    server: Influx, tmp_path: Path
+) -> None:
+    options = server.options()
+    server.ask("CREATE USER guest WITH PASSWORD 'guest'")
+    nobody = {"username": "", "password": ""}
+    cases: list[tuple[InfluxOptions, str]] = [
+        (server.options(password="wrong"), "refused user admin.*authorization failed.*see `username`"),
+        (server.options(**nobody), "lets nobody in without a login: give `token`, or `username`"),
+        (server.options(**nobody, token="T"), "takes no token: give `username` and `password`"),
+        (
+            server.options("no such", username="guest", password="guest"),
+            'has no database "no such" and user guest may not make it: have an administrator CREATE DATABASE',
+        ),
+        (server.options(url=f"http://127.0.0.1:{free_port()}"), "cannot be reached: Connection refused"),
+        (server.options(url="http://no.such.host.invalid"), "cannot be reached: .*(resol|known|failure)"),
+    ]
+    for at, (wrong, expected) in enumerate(cases):
+        own = store(wrong, tmp_path / str(at))
+        waits = []
+        for _ in range(3):
+            with pytest.raises(StoreBusy, match=expected) as busy:
+                own.write([samples(0, (0, 1, 1.0))])
+            waits.append(busy.value.retry_after_s)
+        assert "\n" not in str(busy.value)
+        assert ADMIN[1] not in str(busy.value)
+        assert waits == sorted(set(waits)), "ever longer"
+        assert waits[0] <= 1
+        assert own.covered == -1
+        own.close()
+    own = store(options, tmp_path)
+    own.write([samples(0, (0, 1, 1.0))])
+    with pytest.raises(StoreBusy, match="refused user admin"):
+        queries(server.options(options.bucket, password="wrong"), tmp_path).range(TAG, None, None)
+
+
+def test_a_silent_server_is_waited_for_no_longer_than_it_may(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        own = store(InfluxOptions("demo", url, "b", timeout_s=0.2), tmp_path)
+        with pytest.raises(StoreBusy, match=r"cannot be reached: .*timed out"):
+            own.write([samples(0, (0, 1, 1.0))])
+
+
+def test_a_server_that_answers_anything_else_loses_nothing(tmp_path: Path) -> None:
+    with answering(500, b'{"error":"engine is closed"}') as url:
+        own = store(InfluxOptions("demo", url, "b"), tmp_path)
+        with pytest.raises(StoreBusy, match=r"does not take points now \(500: engine is closed"):
+            own.write([samples(0, (0, 1, 1.0))])
+    with answering(400, b'{"code":"invalid","message":"org is missing"}') as url:
+        own = store(InfluxOptions("demo", url, "b"), tmp_path)
+        with pytest.raises(StoreBusy, match="does not take points: org is missing"):
+            own.write([samples(0, *((0, at, 1.0) for at in range(100)))])
+    with answering(413, b"too much") as url, pytest.raises(Refused, match="too much"):
+        Client(InfluxOptions("demo", url, "b")).write(b"m v=1\n")
+
+
+class answering:  # noqa: N801 - used as a function
+    """A server that answers every POST alike, and says that it is InfluxDB 1.8."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(204)
+                self.send_header("X-Influxdb-Version", "1.8.10")
+                self.end_headers()
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(200 if self.path.startswith("/query") else status)
+                answer = b'{"results":[{}]}' if self.path.startswith("/query") else body
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def test_https_is_verified(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    server = Influx(tmp_path, certificates)
+    server.start()
+    try:
+        server.begin()
+        trusting = server.options(tls=lambda: tls_context(certificates.authority))
+        own = store(trusting, tmp_path)
+        own.write([samples(0, (0, 1, 1.0))])
+        own.close()
+        assert values(queries(trusting, tmp_path).range(TAG, None, None)) == [1.0]
+        with pytest.raises(StoreBusy, match=r"cannot be reached: .*certificate verify failed"):
+            Client(server.options(tls=tls_context)).look()
+    finally:
+        server.kill()
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "urllib3", None)
+    with pytest.raises(ConfigError, match=r"pip install 'twinloop\[influxdb\]'"):
+        store(InfluxOptions("demo", "http://127.0.0.1", "b"), tmp_path)
+
+
+@pytest.mark.parametrize("more", [{"token": "T", "org": "o"}, {}])
+def test_victoriametrics_takes_the_points_by_either_way(tmp_path: Path, more: dict[str, str]) -> None:
+    for folder in ("vm", "store"):
+        (tmp_path / folder).mkdir()
+    with victoria_metrics(tmp_path / "vm") as url:
+        options = InfluxOptions("demo", url, "b", **more)  # type: ignore[arg-type]
+        own = store(options, tmp_path)
+        own.write([samples(0, (0, 1, 85.25), (0, 2, 86.5, BAD, Reason.RANGE), (2, 2, 7.0))])
+        own.close()
+        assert own.covered == 0
+        http = urllib3.PoolManager()
+        http.request("GET", f"{url}/internal/force_flush")
+        match = {"match[]": '{__name__=~"twinloop_(value|status)",tag="R101.temperature"}'}
+        lines = http.request("GET", f"{url}/api/v1/export", fields=match).data.splitlines()
+        found = {each["metric"]["__name__"]: each for each in map(json.loads, lines)}
+        assert found["twinloop_value"]["values"] == [85.25, 86.5]
+        assert found["twinloop_value"]["timestamps"] == [T0 // 10**6 + 1000, T0 // 10**6 + 2000]
+        assert found["twinloop_status"]["values"] == [GOOD, BAD]
+        assert found["twinloop_value"]["metric"]["asset"] == "R101"
+        http.clear()
+        with pytest.raises(QueryError, match="answers no InfluxQL"):
+            queries(options, tmp_path).range(TAG, None, None)
+        assert values(queries(options, tmp_path).latest([TAG])) == [86.5], "the journal has it"
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=TEXTS, value=st.floats(), estimate=st.floats(allow_nan=False, allow_infinity=False))
+@example("", 0.1, 1e23)
+@example("R1.t\\", -0.0, 5e-324)
+@example("\"'; DROP MEASUREMENT twinloop;--", 1.7976931348623157e308, 0.0)
+@example("x' OR 'a'='a", math.inf, 0.1)
+@example("time", 1e21, 123456789012345680.0)
+@example("%41\\n\n=,", math.nan, -1e-7)
+def test_any_name_and_number_goes_through_the_server_and_back(
+    server: Influx, tmp_path_factory: pytest.TempPathFactory, name: str, value: float, estimate: float
+) -> None:
+    options = server.options("names")
+    directory = tmp_path_factory.mktemp("names") / "store"
+    rows = Batch.of(
+        tag=[0, 1], time=[T0, T0], value=[value, 1.0], status=[0, 0], reasons=[0, 0], arrival=[T0, T0],
+        estimate=[estimate, 1.0], estimate_std=[math.nan] * 2, rate=[math.nan] * 2,
+    )  # fmt: skip
+    names, units = [name, "R101.other"], [name, ""]
+    server.ask('CREATE DATABASE "names"')
+    server.ask("DROP SERIES FROM /.*/", "names")
+    own = InfluxStore(options, directory, names, units)
+    own.write([(0, Outputs(0, T0, rows.buffers()))])
+    own.close()
+    asked = InfluxQueries(options, directory, names, units, lambda _: [])
+    [row] = asked.range(name, None, None).to_pylist()
+    asked.close()
+
+    assert row["tag"] == name
+    assert row["value"] == (value if math.isfinite(value) else None)
+    assert row["estimate"] == estimate
+    assert values(
+        InfluxQueries(options, directory, names, units, lambda _: []).range("R101.other", None, None)
+    )
+
+
+@given(text=TEXTS)
+@example("\\")
+@example("\\'")
+@example("a\\nb\nc")
+def test_what_is_quoted_ends_where_it_should(text: str) -> None:
+    for quote, made in (('"', identifier(text)), ("'", literal(text))):
+        inner = made[1:-1]
+        assert made[0] == made[-1] == quote
+        plain = inner.replace("\\\\", "").replace(f"\\{quote}", "").replace("\\n", "")
+        assert quote not in plain
+        assert "\\" not in plain
+        assert "\n" not in inner
+
+
+ROW = st.tuples(
+    st.integers(-40, 200),
+    st.floats(-1e6, 1e6) | st.just(math.nan),
+    st.sampled_from([GOOD, GOOD, UNCERTAIN, BAD, 0x40A4_0000, 0x8030_0000]),
+)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(ROW, min_size=1, max_size=60, unique_by=lambda row: row[0]),
+    sealed=st.integers(0, 60),
+    every=st.sampled_from([1, 7, 10, 60, 10**9]),
+    span=st.tuples(st.none() | st.integers(-50, 210), st.none() | st.integers(-50, 210)),
+    wide=st.booleans(),
+)
+@example(rows=[(0, 1.0, BAD), (1, math.nan, GOOD)], sealed=2, every=10, span=(None, None), wide=True)
+def test_answers_are_those_of_the_embedded_store(
+    server: Influx,
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[int, float, int]],
+    sealed: int,
+    every: int,
+    span: tuple[int | None, int | None],
+    *,
+    wide: bool,
+) -> None:
+    folder = tmp_path_factory.mktemp("same")
+    options = server.options("same")
+    server.ask('CREATE DATABASE "same"')
+    server.ask("DROP SERIES FROM /.*/", "same")
+    log = OutputLog([samples(at, (0, *row, 0)) for at, row in enumerate(rows)])
+    own, local = store(options, folder), LocalStore(folder / "local", NAMES)
+    for each in (own, local):
+        each.write(log.entries[:sealed])
+        each.seal()
+        each.write(log.entries[sealed : sealed + 2])
+    here = LocalQueries(folder / "local", NAMES, UNITS, log.after)
+    there = queries(options, folder, log)
+    low, high = (None if each is None else T0 + each * SECOND for each in span)
+
+    assert there.range(TAG, low, high).equals(here.range(TAG, low, high))
+    assert there.latest([]).equals(here.latest([]))
+    ours = there.window(TAG, every * SECOND, low, high, uncertain_as_good=wide)
+    theirs = here.window(TAG, every * SECOND, low, high, uncertain_as_good=wide)
+    exact = ["time", "min", "max", "count", "good_fraction"]
+    assert ours.select(exact).equals(theirs.select(exact))
+    means = [np.array(each["mean"].to_pylist(), float) for each in (ours, theirs)]
+    np.testing.assert_allclose(*means, rtol=1e-9, atol=1e-6)
+    there.close()
+    here.close()
+
+
+def test_of_late_rows_only_those_whose_place_is_free_are_sent(server: Influx, tmp_path: Path) -> None:
+    options = server.options()
+    own = store(options, tmp_path)
+    own.write([samples(0, *((0, at, 1.0) for at in (0, 10, 20, 5000)))])
+    own.close()
+    own = store(options, tmp_path)
+    late = (GOOD, int(Reason.LATE))
+    own.write([samples(1, *((0, at, 2.0, *late) for at in (0, 5, 10, 15, 4999, 5000)))])
+    own.write([samples(2, (0, 15, 3.0, *late), (0, 16, 3.0, *late), (0, 6000, 3.0))])
+    own.close()
+
+    found = queries(options, tmp_path).range(TAG, None, None)
+    assert dict(zip(seconds(found), values(found), strict=True)) == {
+        0: 1.0, 5: 2.0, 10: 1.0, 15: 2.0, 16: 3.0, 20: 1.0, 4999: 2.0, 5000: 1.0, 6000: 3.0,
+    }  # fmt: skip
+
+
+def test_what_was_accepted_and_not_sealed_is_not_stored_twice_after_a_crash(
+    server: Influx, tmp_path: Path
+) -> None:
+    options = server.options()
+    log = [samples(at, (0, at, float(at)), (1, at, -float(at))) for at in range(40)]
+    for upto in (10, 25, 40):
+        own = store(options, tmp_path)
+        assert own.covered == -1
+        own.write(log[:upto])  # and the process is gone
+    own.close()
+
+    assert own.covered == 39
+    [row] = server.ask('SELECT count("value"), count(distinct("value")) FROM twinloop', options.bucket)
+    assert row["values"][0][1:] == [80, 79], "0.0 and -0.0 are one value"
+
+
+def telegraf(server: Influx, options: InfluxOptions) -> InfluxOptions:
+    """A database with what Telegraf wrote before twinloop was there, and options that map it."""
+    server.ask(f'CREATE DATABASE "{options.bucket}"')
+    lines = [
+        f'mqtt_consumer,host=h{at % 2},topic=plant/R101/t\\ 1 value={at},other="text" {T0 + at * SECOND}'
+        for at in range(100)
+    ]
+    server.write("\n".join(lines), options.bucket)
+    server.write(f"mqtt_consumer,topic=plant/R102/t value=-1 {T0 + SECOND}", options.bucket)
+    series = Existing("mqtt_consumer", {"topic": "plant/R101/t 1"})
+    return server.options(options.bucket, existing={TAG: series})
+
+
+def test_what_others_wrote_is_a_tags_history_before_its_own(server: Influx, tmp_path: Path) -> None:
+    options = telegraf(server, server.options())
+    log = OutputLog()
+    asked = queries(options, tmp_path, log)
+    assert values(asked.range(TAG, None, None)) == [float(at) for at in range(100)], "alone"
+    assert asked.window(TAG, 10 * SECOND, None, None)["count"].to_pylist() == [10] * 10
+
+    log.entries = [samples(at, (0, 55.5 + at, 1000.0 + at)) for at in range(60)]
+    own = store(options, tmp_path)
+    for part in (log.entries[:0], log.entries[:30], log.entries):
+        own.write(part)
+        own.seal()
+        found = asked.range(TAG, None, None)
+        assert values(found) == [*map(float, range(56)), *(1000.0 + at for at in range(60))]
+        assert set(found.to_pylist()[3].items()) >= {("status", GOOD), ("reasons", 0), ("estimate", None)}
+        assert found.schema == RANGE_SCHEMA
+        assert values(asked.range(TAG, T0 + 50 * SECOND, T0 + 57 * SECOND)) == [
+            50.0, 51.0, 52.0, 53.0, 54.0, 55.0, 1000.0, 1001.0,
+        ]  # fmt: skip
+        windows = asked.window(TAG, 10 * SECOND, None, None).to_pylist()
+        assert [each["count"] for each in windows] == [10] * 5 + [6 + 5] + [10] * 5 + [5]
+        assert windows[4]["mean"] == 44.5
+        assert windows[5]["max"] == 1004.0
+        assert all(each["good_fraction"] == 1.0 for each in windows)
+    assert len(asked.range(NAMES[1], None, None)) == 0
+
+
+def test_an_existing_field_may_be_of_any_type_and_elsewhere(server: Influx, tmp_path: Path) -> None:
+    options = server.options()
+    for name in (options.bucket, "telegraf"):
+        server.ask(f'CREATE DATABASE "{name}"')
+    for at, value in enumerate(["true", "false", "true"]):
+        server.write(f'pump on={value},name="a",count={at}i {T0 + at * SECOND}', "telegraf")
+    expected = {"on": [1.0, 0.0, 1.0], "count": [0.0, 1.0, 2.0], "name": []}
+    for field, wanted in expected.items():
+        series = Existing("pump", {}, field, "telegraf")
+        asked = queries(server.options(options.bucket, existing={TAG: series}), tmp_path)
+        assert values(asked.range(TAG, None, None)) == wanted
+        assert asked.window(TAG, 60 * SECOND, None, None)["count"].to_pylist() == ([3] if wanted else [])
+    series = Existing("pump", {}, "on", "nowhere")
+    with pytest.raises(QueryError, match="database not found"):
+        queries(server.options(options.bucket, existing={TAG: series}), tmp_path).range(TAG, None, None)
+
+
+def test_history_from_before_influxdb_stays_where_it_is_and_is_answered(
+    server: Influx, tmp_path: Path
+) -> None:
+    local = LocalStore(tmp_path / "store", NAMES)
+    local.write([samples(at, (0, at, float(at))) for at in range(20)])
+    local.close()
+    options = server.options()
+    own = store(options, tmp_path)
+    own.write([samples(at, (0, at, float(at))) for at in range(40)])
+    own.close()
+    asked = queries(options, tmp_path)
+
+    assert len(columns(server, options)["value"]) == 20
+    assert values(asked.range(TAG, None, None)) == [float(at) for at in range(40)]
+    windows = asked.window(TAG, 15 * SECOND, None, None)
+    assert sum(windows["count"].to_pylist()) == 40
+    assert values(asked.latest([TAG])) == [39.0]
+
+
+def test_directories_whose_samples_are_in_influxdb_are_not_compared_as_if_they_had_none(
+    server: Influx, tmp_path: Path
+) -> None:
+    own = store(server.options(), tmp_path)
+    own.write([samples(0, (0, 1, 1.0))])
+    own.close()
+    Dictionary(tmp_path / "dictionary.sqlite").close()
+    with pytest.raises(QueryError, match=r"its samples are in InfluxDB.*replay --from-log"):
+        compare(tmp_path, tmp_path)
