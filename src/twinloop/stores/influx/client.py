@@ -123,6 +123,7 @@ class Client:
         self._pool = urllib3.PoolManager(maxsize=4, retries=False, ssl_context=context)
         self._server: Server | None = None
         self._tried_to_create = False
+        self._not_created = ""
 
     @property
     def where(self) -> str:
@@ -209,15 +210,16 @@ class Client:
         self._tried_to_create = True
         try:
             self.ask([f"CREATE DATABASE {identifier(self._options.bucket)}"], list[str])
-        except (StoreBusy, QueryError):
+        except (StoreBusy, QueryError) as error:
+            self._not_created = str(error).removeprefix(self.where).strip()
             return False
         return True
 
     def _missing(self, words: str) -> StoreBusy:
         name = identifier(self._options.bucket)
         if self._server is not None and self._server.major == 1:
-            who = f" and user {self._options.username} may not make it" if self._options.username else ""
-            return self._busy(f"has no database {name}{who}: have an administrator CREATE DATABASE {name}")
+            why = f" and did not make it ({self._not_created})" if self._not_created else ""
+            return self._busy(f"has no database {name}{why}: have an administrator CREATE DATABASE {name}")
         return self._busy(f"has no bucket {name}, or not for this login: {words}")
 
     def _denied(self, words: str) -> StoreBusy:
