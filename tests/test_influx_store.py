@@ -363,8 +363,8 @@ def test_answers_are_those_of_the_embedded_store(
     theirs = here.window(TAG, every * SECOND, low, high, uncertain_as_good=wide)
     exact = ["time", "min", "max", "count", "good_fraction"]
     assert ours.select(exact).equals(theirs.select(exact))
-    means = [np.array(each["mean"].to_pylist(), float) for each in (ours, theirs)]
-    np.testing.assert_allclose(*means, rtol=1e-9, atol=1e-6)
+    mean, expected = (np.array(each["mean"].to_pylist(), float) for each in (ours, theirs))
+    np.testing.assert_allclose(mean, expected, rtol=1e-9, atol=1e-6)
     there.close()
     here.close()
 

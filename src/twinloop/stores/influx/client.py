@@ -232,9 +232,23 @@ class Client:
         return self._busy("lets nobody in without a login: give `token`, or `username` and `password`")
 
     def ask(self, statements: Sequence[str], row: Any, bucket: str = "") -> list[list[Series[Any]]]:
-        """What InfluxQL statements give, each its series; `row` is the type of their rows, a tuple.
+        """What InfluxQL statements give, each its series; as `pieces`."""
+        found: list[list[Series[Any]]] = [[] for _ in statements]
+        for at, series in self.pieces(statements, row, bucket):
+            found[at].append(series)
+        return found
+
+    def pieces(
+        self, statements: Sequence[str], row: Any, bucket: str = ""
+    ) -> Iterator[tuple[int, Series[Any]]]:
+        """The series that InfluxQL statements give, by the statement's place, each some rows at a time.
 
         Answers come as JSON: as CSV, a server leaves out that a statement failed.
+
+        Args:
+            statements: what is asked.
+            row: the type of rows, a tuple that begins with the time.
+            bucket: where; by default where the samples are.
 
         Raises:
             QueryError: the server cannot do what a statement asks.
@@ -249,7 +263,7 @@ class Client:
         answer = self._request("POST", "/query", asked, body, headers, streamed=True)
         try:
             self._expect(answer)
-            return self._gathered(answer, len(statements), row)
+            yield from self._gathered(answer, _decoder(row))
         except self._errors as error:
             raise self._unreached(error) from error
         except msgspec.MsgspecError as error:
@@ -257,20 +271,19 @@ class Client:
         finally:
             answer.close()  # what was read to its end has given its connection back already
 
-    def _gathered(self, answer: Any, count: int, row: Any) -> list[list[Series[Any]]]:
-        found: list[list[Series[Any]]] = [[] for _ in range(count)]
-        decoder = _decoder(row)
+    def _gathered(
+        self, answer: Any, decoder: msgspec.json.Decoder[_Answered[Any]]
+    ) -> Iterator[tuple[int, Series[Any]]]:
         ended = True
         for line in _lines(answer):
             answered = decoder.decode(line)
             for result in answered.results:
                 if answered.error or result.error:
                     raise self._unanswered(answered.error or result.error)
-                found[result.statement_id] += result.series
+                yield from ((result.statement_id, series) for series in result.series)
                 ended = not result.partial
         if not ended:
             raise self._busy("broke an answer off")
-        return found
 
     def _expect(self, answer: Any) -> None:
         """Return when a question is answered."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from twinloop.durable import place_file
@@ -163,7 +164,9 @@ class InfluxStore:
             if not len(rows):
                 continue
             bad = _Sending(self._client, self._encoders[kind].lines(rows)).bad
-            self._stored[kind].sent(rows)
+            taken = np.ones(len(rows), bool)
+            taken[[each.row for each in bad]] = False
+            self._stored[kind].sent(rows.filter(pa.array(taken)))
             for each in bad:
                 letters[rows["offset"][each.row].as_py()].append(self._letter(rows, each))
         count = sum(map(len, letters.values()))
