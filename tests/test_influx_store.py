@@ -54,7 +54,9 @@ def queries(options: InfluxOptions, folder: Path, log: OutputLog | None = None) 
     return InfluxQueries(options, folder / "store", NAMES, UNITS, (log or OutputLog()).after)
 
 
-def columns(server: Influx, options: InfluxOptions, measurement: str = "twinloop") -> dict[str, list[Any]]:
+def columns(
+    server: Influx, options: InfluxOptions, measurement: str = "twinloop"
+) -> dict[str, tuple[Any, ...]]:
     """All there is of a measurement, by column."""
     [found] = server.ask(f'SELECT * FROM "{measurement}"', options.bucket)
     return dict(zip(found["columns"], zip(*found["values"], strict=True), strict=True))

@@ -164,6 +164,7 @@ def test_start_is_included_and_end_is_not(bench: Bench) -> None:
 def test_a_time_with_a_zone_is_the_same_moment(bench: Bench) -> None:
     bench.deliver(samples(0, *((0, at, float(at)) for at in range(5))))
     bench.settle()
+    assert isinstance(bench.queries, LocalQueries)
     for start in ("2023-11-14T22:13:22Z", "2023-11-15T03:58:22+05:45", "2023-11-14T15:13:22-07:00"):
         found = ask(bench.queries, Question("range", ("R101.temperature",), start=start), 0)
         assert values(found) == [2.0, 3.0, 4.0]

@@ -24,7 +24,8 @@ from twinloop.stores.influx.options import InfluxOptions
 __all__ = ["Client", "MissingError", "Refused", "Series", "Server"]
 
 QUERY_TIMEOUT_S: Final = 60.0
-"""The longest silence of a server that answers a question; it may have much to read."""
+PING_TIMEOUT_S: Final = 1.5
+"""Of a server that did not answer this is asked first, so that a stop does not wait for one that hangs."""
 _CHUNK_ROWS: Final = 10_000
 _LONGEST_TOLD: Final = 300
 _READ_BYTES: Final = 1 << 20
@@ -102,12 +103,13 @@ class Client:
 
     Args:
         options: where it is and how to log in.
+        query_timeout_s: the longest silence of a server that is asked something; it may have much to read.
 
     Raises:
         ConfigError: the extra `influxdb` is not installed, or a certificate cannot be used.
     """
 
-    def __init__(self, options: InfluxOptions) -> None:
+    def __init__(self, options: InfluxOptions, query_timeout_s: float = QUERY_TIMEOUT_S) -> None:
         try:
             import urllib3
         except ImportError:
@@ -118,7 +120,8 @@ class Client:
         self._errors = urllib3.exceptions.HTTPError
         self._headers = _login(options)
         self._timeout = urllib3.Timeout(options.timeout_s, options.timeout_s)
-        self._long = urllib3.Timeout(options.timeout_s, QUERY_TIMEOUT_S)
+        self._short = urllib3.Timeout(*[min(options.timeout_s, PING_TIMEOUT_S)] * 2)
+        self._long = urllib3.Timeout(options.timeout_s, query_timeout_s)
         context = options.tls() if options.tls else None
         self._pool = urllib3.PoolManager(maxsize=4, retries=False, ssl_context=context)
         self._server: Server | None = None
@@ -141,7 +144,7 @@ class Client:
             StoreBusy: nobody answers, or the login does not fit what does.
         """
         if self._server is None:
-            answer = self._request("GET", "/ping")
+            answer = self._request("GET", "/ping", timeout=self._short)
             if answer.status in {401, 403}:
                 raise self._denied(_words(answer))
             if answer.status >= 300:
@@ -260,7 +263,7 @@ class Client:
         asked |= {"chunked": "true", "chunk_size": str(_CHUNK_ROWS)}
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         body = urlencode({"q": ";".join(statements)}).encode()
-        answer = self._request("POST", "/query", asked, body, headers, streamed=True)
+        answer = self._request("POST", "/query", asked, body, headers, timeout=self._long, streamed=True)
         try:
             self._expect(answer)
             yield from self._gathered(answer, _decoder(row))
@@ -315,6 +318,7 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         *,
+        timeout: Any = None,
         streamed: bool = False,
     ) -> Any:
         url = f"{self._base}{path}" + (f"?{urlencode(asked)}" if asked else "")
@@ -324,7 +328,7 @@ class Client:
                 url,
                 body=body,
                 headers={**self._headers, **(headers or {})},
-                timeout=self._long if streamed else self._timeout,
+                timeout=timeout or self._timeout,
                 retries=False,
                 redirect=False,
                 preload_content=not streamed,

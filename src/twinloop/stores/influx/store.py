@@ -42,6 +42,8 @@ _BODY_BYTES: Final = 1 << 20
 _ROWS_AT_ONCE: Final = 20_000
 _SOONEST_S: Final = 0.5
 _LATEST_S: Final = 30.0
+_PATIENCE: Final = 3
+"""A server may take so many times longer to look a row up than to take points; a stop waits for it."""
 _HOPELESS: Final = 8
 """So many single lines refused, and none taken: it is not the lines."""
 MILLISECOND_NS: Final = 1_000_000
@@ -82,7 +84,7 @@ class InfluxStore:
         seal_after_s: float = SEAL_AFTER_S,
         refused: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._client = Client(options)
+        self._client = Client(options, _PATIENCE * options.timeout_s)
         self._journal = LocalStore(
             directory,
             names,
