@@ -388,6 +388,19 @@ def test_of_late_rows_only_those_whose_place_is_free_are_sent(server: Influx, tm
     }  # fmt: skip
 
 
+def test_a_server_that_cannot_be_asked_is_written_to_all_the_same(
+    server: Influx, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = server.options()
+    server.ask(f'CREATE DATABASE "{options.bucket}"')
+    server.write('twinloop,plant=demo,tag=R101.temperature offset="a text" 1', options.bucket)
+    own = store(options, tmp_path)
+    for at in range(2):
+        own.write([samples(at, (0, at, float(at)))])
+    assert server.ask('SELECT count("value") FROM twinloop', options.bucket)[0]["values"][0][1] == 2
+    assert caplog.text.count("of samples with one time the last one sent will stand") == 1
+
+
 def test_what_was_accepted_and_not_sealed_is_not_stored_twice_after_a_crash(
     server: Influx, tmp_path: Path
 ) -> None:

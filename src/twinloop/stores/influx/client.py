@@ -269,6 +269,8 @@ class Client:
             yield from self._gathered(answer, _decoder(row))
         except self._errors as error:
             raise self._unreached(error) from error
+        except msgspec.ValidationError as error:
+            raise QueryError(f"{self.where} has values of another kind there: {error}") from error
         except msgspec.MsgspecError as error:
             raise self._busy(f"gave an answer that cannot be read: {error}") from error
         finally:

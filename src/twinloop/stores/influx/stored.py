@@ -7,6 +7,7 @@ times are asked for once and then kept; rows that are not beyond them are looked
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -14,11 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from twinloop.errors import QueryError
 from twinloop.stores.influx.client import Client, MissingError
 from twinloop.stores.influx.influxql import EARLIEST_NS, LATEST_NS, identifier, where
 from twinloop.stores.influx.lines import encoded
 
 __all__ = ["FirstStored"]
+
+_log = logging.getLogger("twinloop.store")
 
 I64 = npt.NDArray[np.int64]
 _APART_NS: Final = 10_000_000_000
@@ -42,15 +46,26 @@ class FirstStored:
         self._plant = plant
         self._names = [encoded(name) for name in names]
         self._newest: I64 | None = None
+        self._told = False
 
     def fresh(self, rows: pa.Table) -> pa.Table:
-        """The rows, sorted by (tag, time), that are to be sent.
+        """The rows, sorted by (tag, time), that are to be sent; all of them where the server cannot be asked.
 
         Raises:
             StoreBusy: it cannot be asked now.
         """
         if not len(rows) or not self._client.server().answers:
             return rows
+        try:
+            return self._left(rows)
+        except QueryError as error:
+            if not self._told:
+                _log.warning("store: of samples with one time the last one sent will stand: %s", error)
+            self._told = True
+            return rows
+
+    def _left(self, rows: pa.Table) -> pa.Table:
+        """The rows without those whose place is taken."""
         tag, time, offset = (rows[name].to_numpy() for name in ("tag", "time", "offset"))
         may_meet = np.flatnonzero(time <= self._times()[tag])
         if not len(may_meet):
