@@ -270,39 +270,44 @@ def test_victoriametrics_takes_the_points_by_either_way(tmp_path: Path, more: di
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=TEXTS, value=st.floats(), estimate=st.floats(allow_nan=False, allow_infinity=False))
-@example("", 0.1, 1e23)
-@example("R1.t\\", -0.0, 5e-324)
-@example("\"'; DROP MEASUREMENT twinloop;--", 1.7976931348623157e308, 0.0)
-@example("x' OR 'a'='a", math.inf, 0.1)
-@example("time", 1e21, 123456789012345680.0)
-@example("%41\\n\n=,", math.nan, -1e-7)
+NAMED = st.tuples(TEXTS.filter(bool), st.floats(), st.floats(allow_nan=False, allow_infinity=False))
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(NAMED, min_size=1, max_size=20, unique_by=lambda row: row[0]))
+@example(
+    [
+        ("R1.t\\", -0.0, 5e-324),
+        ("\"'; DROP MEASUREMENT twinloop;--", 1.7976931348623157e308, 0.0),
+        ("x' OR 'a'='a", math.inf, 0.1),
+        ("time", 1e21, 123456789012345680.0),
+        ("%41\\n\n=,", math.nan, -1e-7),
+        ("A", 0.1, 1e23),
+    ]
+)
 def test_any_name_and_number_goes_through_the_server_and_back(
-    server: Influx, tmp_path_factory: pytest.TempPathFactory, name: str, value: float, estimate: float
+    server: Influx, tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, float, float]]
 ) -> None:
     options = server.options("names")
     directory = tmp_path_factory.mktemp("names") / "store"
-    rows = Batch.of(
-        tag=[0, 1], time=[T0, T0], value=[value, 1.0], status=[0, 0], reasons=[0, 0], arrival=[T0, T0],
-        estimate=[estimate, 1.0], estimate_std=[math.nan] * 2, rate=[math.nan] * 2,
+    names, value, estimate = zip(*rows, strict=True)
+    n = len(names)
+    sent = Batch.of(
+        tag=range(n), time=[T0] * n, value=value, status=[0] * n, reasons=[0] * n, arrival=[T0] * n,
+        estimate=estimate, estimate_std=[math.nan] * n, rate=[math.nan] * n,
     )  # fmt: skip
-    names, units = [name, "R101.other"], [name, ""]
     server.ask('CREATE DATABASE "names"')
     server.ask("DROP SERIES FROM /.*/", "names")
-    own = InfluxStore(options, directory, names, units)
-    own.write([(0, Outputs(0, T0, rows.buffers()))])
+    own = InfluxStore(options, directory, names, names)
+    own.write([(0, Outputs(0, T0, sent.buffers()))])
     own.close()
-    asked = InfluxQueries(options, directory, names, units, lambda _: [])
-    [row] = asked.range(name, None, None).to_pylist()
+    asked = InfluxQueries(options, directory, names, names, lambda _: [])
+    found = [asked.range(name, None, None).to_pylist() for name in names]
     asked.close()
 
-    assert row["tag"] == name
-    assert row["value"] == (value if math.isfinite(value) else None)
-    assert row["estimate"] == estimate
-    assert values(
-        InfluxQueries(options, directory, names, units, lambda _: []).range("R101.other", None, None)
-    )
+    assert [[row["tag"] for row in each] for each in found] == [[name] for name in names]
+    assert [each[0]["value"] for each in found] == [v if math.isfinite(v) else None for v in value]
+    assert [each[0]["estimate"] for each in found] == list(estimate)
 
 
 @given(text=TEXTS)
