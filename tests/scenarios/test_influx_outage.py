@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from support.mosquitto import mosquitto
 from support.services import free_port
 from support.twin import Run, eventually, query, running
 
-PER_S = 2000
+PER_S = 1000
 TAGS = ("temperature", "pressure", "level")
 ASSETS = 4
 ENV = {"INFLUX_PASSWORD": ADMIN[1]}
@@ -39,6 +40,7 @@ web: {{port: {web}}}
 
 def plant_file(folder: Path, broker: int, server: Influx) -> tuple[Path, int]:
     path, web = folder / "plant.yaml", free_port()
+    server.ask("CREATE DATABASE plant")
     assets = ", ".join(f"A{n}: {{tags: [{', '.join(TAGS)}]}}" for n in range(ASSETS))
     path.write_text(PLANT.format(broker=broker, assets=assets, url=server.url, web=web))
     return path, web
@@ -69,7 +71,7 @@ def test_influxdb_killed_under_load_and_brought_back_loses_and_doubles_nothing(
                 comes_true(lambda: stored(server)[0] > PER_S)
                 server.kill()
                 run.says("cannot be reached")
-                heard, cycles = publisher.sent, figures(web)["twinloop_cycle_seconds_count"]
+                heard, before = publisher.sent, figures(web)
                 comes_true(lambda: publisher.sent > heard + 3 * PER_S)
                 newest = query(plant, "latest", "A0.temperature")[0]["time"]
                 comes_true(lambda: query(plant, "latest", "A0.temperature")[0]["time"] > newest)
@@ -84,16 +86,18 @@ def test_influxdb_killed_under_load_and_brought_back_loses_and_doubles_nothing(
             assert run.stop(signal.SIGTERM) == 0
         points, distinct = stored(server)
         rows = sum(len(query(plant, "range", topic.replace("/", "."))) for topic in topics)
+    missed = figured["twinloop_cycles_missed_total"] - before["twinloop_cycles_missed_total"]
     with capsys.disabled():
         print(  # noqa: T201 - the counts the law is about
             f"\nsent {sent}, stored {points}, distinct {distinct}, answered {rows}; "
             f"{behind['twinloop_store_lag_entries']:.0f} entries behind at most, "
-            f"{figured['twinloop_cycles_missed_total']:.0f} cycles missed"
+            f"{missed:.0f} cycles missed"
         )
     assert sent == points == distinct == rows
     assert behind["twinloop_store_lag_entries"] > 0
-    assert behind["twinloop_cycle_seconds_count"] > cycles, "the loop turned without InfluxDB"
-    assert figured["twinloop_cycles_missed_total"] == 0
+    turned = behind["twinloop_cycle_seconds_count"] - before["twinloop_cycle_seconds_count"]
+    assert turned > 0, "the loop turned without InfluxDB"
+    assert missed == 0
     assert sum("cannot be reached" in line for line in run.lines) == 1, "told once"
 
 
@@ -109,6 +113,7 @@ def hung(run: Run, server: Influx) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.long
 def test_a_run_whose_influxdb_hangs_stops_in_time_and_goes_on_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,12 +122,14 @@ def test_a_run_whose_influxdb_hangs_stops_in_time_and_goes_on_at_the_next_start(
         (tmp_path / folder).mkdir()
     with influxdb(tmp_path / "influx") as server, mosquitto(tmp_path / "broker") as broker:
         plant, _ = plant_file(tmp_path, broker.port, server)
-        with Publisher(broker.port, 100, ["A0/temperature"]) as publisher:
+        with ExitStack() as stack:
             with running(plant, env=ENV) as run:
                 run.says("running")
+                publisher = stack.enter_context(Publisher(broker.port, 100, ["A0/temperature"]))
                 comes_true(lambda: stored(server)[0] > 0)
-                assert hung(run, server) < 10
+                assert hung(run, server) < 8, "nor does it wait for what is not there"
             with running(plant, env=ENV) as run:
+                run.says("running")
                 publisher.stop()
-                comes_true(lambda: stored(server) == (publisher.sent, publisher.sent))
+                eventually(lambda: (publisher.sent, *stored(server)), lambda each: len(set(each)) == 1)
                 assert run.stop(signal.SIGTERM) == 0
