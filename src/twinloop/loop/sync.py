@@ -346,7 +346,7 @@ class Loop:
             _log.warning("stopped with work left; it stands in the log and goes on at the next start")
 
     def _is_done(self, *, leaving: bool) -> bool:
-        """Whether everything received is folded and stored; one who leaves waits for no store that is away."""
+        """Whether what was received is folded and stored; who leaves waits for no store that is away."""
         folded = self._progress.folded >= self._parts.log.stats().last_offset
         written = self._output is None or self._output.done()
         stored = self._store.taken >= self._parts.outputs.stats().last_offset
