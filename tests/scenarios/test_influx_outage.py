@@ -99,6 +99,7 @@ def test_influxdb_killed_under_load_and_brought_back_loses_and_doubles_nothing(
     assert turned > 0, "the loop turned without InfluxDB"
     assert missed == 0
     assert sum("cannot be reached" in line for line in run.lines) == 1, "told once"
+    assert not [line for line in run.lines if ADMIN[1] in line]
 
 
 def hung(run: Run, server: Influx) -> float:
