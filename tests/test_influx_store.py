@@ -32,8 +32,10 @@ from twinloop.stores.influx.influxql import identifier, literal
 from twinloop.stores.influx.options import Existing, InfluxOptions
 from twinloop.stores.influx.queries import InfluxQueries
 from twinloop.stores.influx.store import InfluxStore
+from twinloop.stores.latest import Latest
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
+from twinloop.stores.segments import list_segments
 from twinloop.stores.store import RANGE_SCHEMA
 from twinloop.tls import tls_context
 
@@ -273,7 +275,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NAMED = st.tuples(TEXTS.filter(bool), st.floats(), st.floats(allow_nan=False, allow_infinity=False))
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(NAMED, min_size=1, max_size=20, unique_by=lambda row: row[0]))
 @example(
     [
@@ -331,7 +333,7 @@ ROW = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(ROW, min_size=1, max_size=60, unique_by=lambda row: row[0]),
     sealed=st.integers(0, 60),
@@ -420,6 +422,20 @@ def test_what_was_accepted_and_not_sealed_is_not_stored_twice_after_a_crash(
     assert own.covered == 39
     [row] = server.ask('SELECT count("value"), count(distinct("value")) FROM twinloop', options.bucket)
     assert row["values"][0][1:] == [80, 79], "0.0 and -0.0 are one value"
+
+
+def test_a_state_that_a_newer_one_replaced_is_asked_for_again_and_not_made_of_what_is_elsewhere(
+    server: Influx, tmp_path: Path
+) -> None:
+    own = store(server.options(), tmp_path)
+    listings = []
+    for at in range(3):
+        own.write([samples(at, (0, at, float(at)))])
+        own.seal()
+        listings.append(list_segments(tmp_path / "store"))
+    with pytest.raises(FileNotFoundError):
+        Latest.at(tmp_path / "store", NAMES, listings[0])
+    assert values(Latest.at(tmp_path / "store", NAMES, listings[-1]).rows()) == [2.0]
 
 
 def telegraf(server: Influx, options: InfluxOptions) -> InfluxOptions:
