@@ -40,7 +40,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	sh scripts/services.sh $(VENV)
-	@for each in plant log checkpoint kalman validate integrate store opcua_source mqtt_clients; do \
+	@for each in plant log checkpoint kalman validate integrate store influx opcua_source mqtt_clients; do \
 	    echo; echo "== benchmarks/$$each.py"; $(BIN)/python benchmarks/$$each.py || exit 1; \
 	done
 

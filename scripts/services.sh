@@ -17,6 +17,8 @@ as_root() {
 missing=""
 [ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null 2>&1 || missing="$missing mosquitto"
 command -v npm >/dev/null 2>&1 || missing="$missing npm"
+command -v influxd >/dev/null 2>&1 || missing="$missing influxdb"
+command -v victoria-metrics >/dev/null 2>&1 || missing="$missing victoria-metrics"
 [ -n "$(find /usr/lib -name libfaketime.so.1 2>/dev/null)" ] || missing="$missing libfaketime"
 if [ -n "$missing" ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing for the tests:$missing"
@@ -24,6 +26,12 @@ if [ -n "$missing" ] && command -v apt-get >/dev/null 2>&1; then
     # shellcheck disable=SC2086 - a list of names
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null ||
         echo "could not install$missing; their tests will say so" >&2
+    # Debian runs what it installs; the tests start their own, with ports and data of their own.
+    for service in influxdb victoria-metrics; do
+        case "$missing " in
+        *" $service "*) as_root systemctl disable --now "$service" >/dev/null 2>&1 ;;
+        esac
+    done
 fi
 
 # node-opcua comes from npm into .services/.

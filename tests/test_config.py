@@ -39,6 +39,11 @@ HEADINGS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "`tags`": (models.TagRules, {}),
     "`assets`": (models.AssetConfig, {}),
     "`store`": (models.LocalStoreConfig, {}),
+    "`store`: `type: influxdb`": (
+        models.InfluxStoreConfig,
+        {"type": "influxdb", "url": "http://h", "bucket": "b"},
+    ),
+    "`existing` of an InfluxDB store": (models.ExistingConfig, {"measurement": "m"}),
     "`log`": (models.LocalLogConfig, {}),
     "`web`": (models.WebConfig, {}),
 }

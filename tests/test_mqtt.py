@@ -25,12 +25,12 @@ from twinloop.batch import NO_TIME, Received
 from twinloop.errors import ConfigError, LinkError
 from twinloop.records import DeadLetter, DeadLetters, DeadReason, Samples
 from twinloop.sources.mqtt.client import MqttOptions, MqttSource, Protocol
-from twinloop.sources.mqtt.tls import tls_context
 from twinloop.sources.mqtt.topics import TopicMap, TopicPattern, TopicRule
 from twinloop.sources.mqtt.url import parse_url
 from twinloop.sources.source import Delivery
 from twinloop.status import StatusCode
 from twinloop.tags import Refusal
+from twinloop.tls import tls_context
 
 TOPICS = TopicMap([TopicRule(TopicPattern("reactor/{asset}/sensor/{tag}"))])
 PROTOCOLS: tuple[Protocol, ...] = ("5", "3.1.1")

@@ -25,7 +25,7 @@ from twinloop.loop import supervise
 from twinloop.loop.supervise import Backoff, Supervisor
 from twinloop.records import Link, LinkState, Record, Samples, decode_record, encode_record
 from twinloop.sources.mqtt.client import MqttOptions, MqttSource, Protocol
-from twinloop.sources.mqtt.tls import tls_context
+from twinloop.tls import tls_context
 
 PATIENCE_S = 20.0
 

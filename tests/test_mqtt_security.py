@@ -22,7 +22,7 @@ from twinloop.config.insecure import is_loopback
 from twinloop.config.plantfile import read
 from twinloop.errors import ConfigError, LinkError
 from twinloop.sources.mqtt.client import MqttOptions, MqttSource, Protocol
-from twinloop.sources.mqtt.tls import tls_context
+from twinloop.tls import tls_context
 
 PASSWORD = "correct horse"
 

@@ -179,8 +179,8 @@ def test_every_example_loads_without_a_warning(example: Path) -> None:
             "plant.yaml:5: sources.field.url: expected mqtt://HOST:PORT or mqtts://HOST:PORT, got 'http://localhost'",
         ),
         (
-            ("plant: small", "plant: small\nstore: {type: influxdb}"),
-            "plant.yaml:2: store.type: 'influxdb' is not available in this version; expected local",
+            ("plant: small", "plant: small\nlog: {type: kafka}"),
+            "plant.yaml:2: log.type: 'kafka' is not available in this version; expected local or memory",
         ),
         (
             ("    model: stirred_tank\n", "    model: stirred_tank\n    parameters: {mas_kg: 1}\n"),

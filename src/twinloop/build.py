@@ -14,14 +14,13 @@ from twinloop.config.checks import topic_rule
 from twinloop.config.expand import cycle_ns, measures_of, nodes_of, tags_of
 from twinloop.config.models import (
     LocalLogConfig,
-    LocalStoreConfig,
     MemoryLogConfig,
     MqttSourceConfig,
     OpcuaSourceConfig,
     PlantConfig,
     TlsConfig,
 )
-from twinloop.errors import ConfigError, StartError
+from twinloop.errors import ConfigError
 from twinloop.log.dictionary import Dictionary
 from twinloop.log.files import newest_of, read_entries
 from twinloop.log.local import LocalLog
@@ -37,7 +36,6 @@ from twinloop.sources.clock import Clock
 from twinloop.sources.files import REPLAY, FileOptions, FileSource
 from twinloop.sources.mqtt.client import MqttOptions, MqttSource
 from twinloop.sources.mqtt.intake import MessageReader
-from twinloop.sources.mqtt.tls import tls_context
 from twinloop.sources.mqtt.topics import TopicMap
 from twinloop.sources.mqtt.url import parse_url
 from twinloop.sources.opcua.client import OpcuaNode, OpcuaOptions, OpcuaSecurity, OpcuaSource
@@ -48,9 +46,11 @@ from twinloop.stages.impute import ImputeStage
 from twinloop.stages.route import RouteStage
 from twinloop.stages.validate import ValidateStage
 from twinloop.stores.ahead import Ahead
-from twinloop.stores.local import SEAL_AFTER_S, LocalStore
-from twinloop.stores.retention import Retention
+from twinloop.stores.local import SEAL_AFTER_S
+from twinloop.stores.store import Store
+from twinloop.storing import make_store
 from twinloop.tags import Refusal, Resolver, TagTable
+from twinloop.tls import tls_context
 from twinloop.twin.models import MODELS
 from twinloop.twin.twin import AssetSpec, Twin
 from twinloop.workplace import Workplace, client_id
@@ -122,7 +122,7 @@ def build_loop(
     resolver = Resolver(table, _namers(config))
     compile_kernels(table)
     checkpoints = Checkpoints(place.directory / "checkpoints", table.names)
-    store, log, outputs = _stores(place, checkpoints)
+    store, log, outputs = _stores(place, checkpoints, metrics)
     period_ns = cycle_ns(config)
     tiers = _tiers(config, table)
     parts = Parts(
@@ -188,23 +188,12 @@ def compile_kernels(table: TagTable) -> None:
     ValidateStage(table).tick(Tick(1, []), [])
 
 
-def _stores(place: Workplace, checkpoints: Checkpoints) -> tuple[LocalStore, Log, Log]:
+def _stores(place: Workplace, checkpoints: Checkpoints, metrics: Metrics) -> tuple[Store, Log, Log]:
     directory, config = place.directory, place.config.log
-    names = place.table.names
     first_output = min((offset for offset, _ in read_entries(directory / "outputs", -1, 1)), default=_NOTHING)
     # What is not sealed dies with a log in memory: seal it sooner.
     seal_s = _MEMORY_SEAL_S if isinstance(config, MemoryLogConfig) else SEAL_AFTER_S
-    try:
-        store = LocalStore(
-            directory / "store",
-            names,
-            redeliverable_from=first_output,
-            seal_after_s=seal_s,
-            background=True,
-            retention=_retention(place.config.store),
-        )
-    except OSError as error:
-        raise StartError(f"the store {directory / 'store'} cannot be used: {error}") from error
+    store = make_store(place.config, directory, place.table, first_output, seal_s, refused=metrics.refused)
     if isinstance(config, MemoryLogConfig):
         size, drop = config.max_size, Overflow(config.overflow) is Overflow.DROP_OLDEST
         log_in_memory = MemoryLog(max_bytes=size, drop_oldest=drop)
@@ -217,10 +206,6 @@ def _stores(place: Workplace, checkpoints: Checkpoints) -> tuple[LocalStore, Log
     # Outputs can be folded again, so their commits need not wait for the disk.
     outputs = _local_log(directory / "outputs", config, first=store.covered + 1, durable=False)
     return store, log, outputs
-
-
-def _retention(config: LocalStoreConfig) -> Retention | None:
-    return Retention(config.keep, minutes=config.then == "1m") if config.keep else None
 
 
 def _local_log(directory: Path, config: LocalLogConfig, *, first: int, durable: bool = True) -> LocalLog:

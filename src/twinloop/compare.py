@@ -21,6 +21,7 @@ from twinloop.present import time_text
 from twinloop.records import Outputs, decode_outputs
 from twinloop.replaying import read_report
 from twinloop.status import Reason, format_reasons, severity_name
+from twinloop.stores.influx.store import ELSEWHERE
 from twinloop.stores.queries import LocalQueries
 
 __all__ = ["Difference", "Estimates", "EventChange", "Example", "Judgement", "Model", "Turn", "compare"]
@@ -163,6 +164,10 @@ def _opened(directory: Path) -> Iterator[_Side]:
     path = directory / "dictionary.sqlite"
     if not path.exists():
         raise QueryError(f"{directory}: no data or replay directory, it has no dictionary.sqlite")
+    if (directory / "store" / ELSEWHERE).exists():
+        raise QueryError(
+            f"{directory}: its samples are in InfluxDB; compare replays of it: `twinloop replay --from-log`"
+        )
     dictionary = Dictionary(path, readonly=True)
     names = [""] * (max(dictionary.tags.values(), default=-1) + 1)
     for name, index in dictionary.tags.items():

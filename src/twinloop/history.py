@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,7 @@ from twinloop.log.files import read_entries
 from twinloop.records import Outputs, decode_outputs
 from twinloop.sources.refeed import Ledger, letter_key
 from twinloop.stores.queries import LocalQueries
+from twinloop.storing import Reading, make_queries
 from twinloop.tags import TagTable
 from twinloop.timetext import parse_duration, parse_time
 
@@ -38,6 +40,7 @@ def open_queries(config: PlantConfig) -> LocalQueries:
     yet is not seen from here.
 
     Raises:
+        ConfigError: the store needs a package that is not installed.
         QueryError: there is no data directory yet.
         LogError: it cannot be read.
     """
@@ -49,7 +52,6 @@ def open_queries(config: PlantConfig) -> LocalQueries:
     indices = dict(dictionary.tags)
     dictionary.close()
     table = TagTable(tags_of(config), indices)
-    units = [tag.unit if (tag := table[index]) else "" for index in range(len(table))]
 
     ledger = Ledger(directory)
 
@@ -63,15 +65,8 @@ def open_queries(config: PlantConfig) -> LocalQueries:
         return np.array([key in fed for key in keys], bool)
 
     active = [bool(each) for each in table.active]
-    return LocalQueries(
-        directory / "store",
-        table.names,
-        units,
-        lambda after: outputs_after(directory, after),
-        active=active,
-        ahead=directory / "outputs",
-        settled=settled,
-    )
+    unsealed = partial(outputs_after, directory)
+    return make_queries(config, table, Reading(unsealed, active, directory / "outputs", settled))
 
 
 def outputs_after(directory: Path, after: int) -> Iterator[tuple[int, Outputs]]:

@@ -65,6 +65,8 @@ class DeadReason(StrEnum):
     """The quality is no known word or code."""
     TOO_LARGE = "TOO_LARGE"
     """The payload is longer than `max_payload`; only its head is kept."""
+    REFUSED = "REFUSED"
+    """A store on a server will never take the sample; its line, as it was sent, is kept."""
 
 
 @unique

@@ -28,6 +28,7 @@ from twinloop.loop.metrics import Metrics
 from twinloop.records import DeadLetter, DeadReason
 from twinloop.sources.file_rows import REPLAY
 from twinloop.sources.refeed import FOLDER, Again, Ledger, Reader, Spool, key_of
+from twinloop.stores.influx.store import SOURCE
 from twinloop.workplace import borrowed_workplace, holder_of, workplace
 
 __all__ = ["Refed", "Selection", "Stay", "refeed"]
@@ -232,6 +233,8 @@ def _why_not(config: PlantConfig, source: str) -> str:
     """Why letters of a source cannot be read again at all."""
     if source == REPLAY:
         return "a row of a file: mend the plant file or the file, and `twinloop replay` the file again"
+    if source == SOURCE:
+        return "a sample that InfluxDB refused: what it did not like is in `query dead`, and the line too"
     if isinstance(config.sources.get(source), OpcuaSourceConfig):
         return "an OPC UA value that is no number: no plant file makes it one"
     return f"the plant file has no source {source!r} now"

@@ -13,6 +13,7 @@ import pytest
 from mqttium import MQTTProtocolVersion
 from mqttium.api import AsyncClient, PublishMessage
 
+from support.influx import influxdb
 from support.mosquitto import mosquitto
 from support.services import free_port
 from twinloop.batch import Batch
@@ -25,6 +26,8 @@ from twinloop.sources.mqtt.topics import TopicMap, TopicPattern, TopicRule
 from twinloop.sources.source import Intake
 from twinloop.stages.estimate import EstimateStage
 from twinloop.stages.validate import ValidateStage
+from twinloop.stores.influx.queries import InfluxQueries
+from twinloop.stores.influx.store import InfluxStore
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
 from twinloop.tags import Tag, TagTable
@@ -51,6 +54,17 @@ def test_the_local_log_keeps_the_laws(*, durable: bool) -> None:
 
 def test_the_local_store_keeps_the_laws() -> None:
     check_store(LocalStore, LocalQueries)
+
+
+def test_the_influxdb_store_keeps_the_laws(tmp_path: Path) -> None:
+    def make(directory: Path, names: Sequence[str]) -> InfluxStore:
+        return InfluxStore(server.options(directory.name), directory, names, [""] * len(names))
+
+    def ask(directory: Path, *more: Any) -> InfluxQueries:
+        return InfluxQueries(server.options(directory.name), directory, *more)
+
+    with influxdb(tmp_path) as server:
+        check_store(make, ask)
 
 
 def test_validation_and_estimation_keep_the_laws() -> None:

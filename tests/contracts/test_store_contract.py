@@ -7,15 +7,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from support.influx import Influx, influxdb
 from support.outputs import HOSTILE, NAMES, SECOND, T0, UNITS, OutputLog, batch, samples, seconds, values
+from twinloop.cli.query import Question, ask
 from twinloop.errors import QueryError
 from twinloop.records import DeadLetter, DeadReason, Event, EventKind, Health, Outputs, Prediction, Snapshot
-from twinloop.status import BAD, GOOD, Reason, StatusCode
+from twinloop.status import BAD, GOOD, UNCERTAIN, Reason, StatusCode
+from twinloop.stores.influx.queries import InfluxQueries
+from twinloop.stores.influx.store import InfluxStore
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
 from twinloop.stores.store import RANGE_SCHEMA, WINDOW_SCHEMA, Queries, Store
@@ -46,12 +51,25 @@ class Bench:
         self.store.write(self.log.after(self.store.covered))
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
+    with influxdb(tmp_path_factory.mktemp("influxdb")) as running:
+        yield running
+
+
+@pytest.fixture(params=["local", "influxdb"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     log = OutputLog()
-    makers: dict[str, Callable[[], Store]] = {"local": lambda: LocalStore(tmp_path / "store", NAMES)}
-    queries = LocalQueries(tmp_path / "store", NAMES, UNITS, log.after)
-    make = makers[request.param]
+    directory = tmp_path / "store"
+    queries: LocalQueries
+    make: Callable[[], Store]
+    if request.param == "local":
+        make = partial(LocalStore, directory, NAMES)
+        queries = LocalQueries(directory, NAMES, UNITS, log.after)
+    else:
+        options = request.getfixturevalue("server").options()
+        make = partial(InfluxStore, options, directory, NAMES, UNITS)
+        queries = InfluxQueries(options, directory, NAMES, UNITS, log.after)
     yield Bench(make, queries, log, make())
     queries.close()
 
@@ -140,6 +158,53 @@ def test_start_is_included_and_end_is_not(bench: Bench) -> None:
     for _ in range(2):
         found = bench.queries.range("R101.temperature", T0 + SECOND, T0 + 3 * SECOND)
         assert values(found) == [1.0, 2.0]
+        bench.settle()
+
+
+def test_a_time_with_a_zone_is_the_same_moment(bench: Bench) -> None:
+    bench.deliver(samples(0, *((0, at, float(at)) for at in range(5))))
+    bench.settle()
+    assert isinstance(bench.queries, LocalQueries)
+    for start in ("2023-11-14T22:13:22Z", "2023-11-15T03:58:22+05:45", "2023-11-14T15:13:22-07:00"):
+        found = ask(bench.queries, Question("range", ("R101.temperature",), start=start), 0)
+        assert values(found) == [2.0, 3.0, 4.0]
+        assert found["time"].type.tz == "UTC"
+
+
+def test_times_before_the_epoch_and_far_from_it_are_times_like_any_other(bench: Bench) -> None:
+    seconds_ = [-(2**33), -62, -61, -60, -1, 0, 1, 59, 2**33]
+    rows = batch([(0, 0, float(at)) for at in range(len(seconds_))])
+    at = np.array(seconds_) * SECOND
+    bench.deliver((0, Outputs(0, T0, rows.with_columns(time=at, arrival=at).buffers())))
+    for _ in range(2):
+        found = bench.queries.range("R101.temperature", None, None)
+        assert found["time"].cast("int64").to_pylist() == at.tolist()
+        assert values(bench.queries.range("R101.temperature", -61 * SECOND, 0)) == [2.0, 3.0, 4.0]
+        windows = bench.queries.window("R101.temperature", 60 * SECOND, None, None)
+        starts = [-(2**33) // 60 * 60, -120, -60, 0, 2**33 // 60 * 60]
+        assert windows["time"].cast("int64").to_pylist() == [each * SECOND for each in starts]
+        assert windows["count"].to_pylist() == [1, 2, 2, 3, 1]
+        bench.settle()
+
+
+def test_windows_use_good_rows_and_count_all(bench: Bench) -> None:
+    begin = -(T0 // SECOND) % 10  # the first whole ten seconds of the epoch
+    rows = [(0, 1.0, GOOD), (9, 3.0, GOOD), (5, 9.0, UNCERTAIN), (6, 99.0, BAD), (29, 7.0, BAD)]
+    bench.deliver(samples(0, *((0, begin + at, value, status, 0) for at, value, status in rows)))
+    for _ in range(2):
+        found = bench.queries.window("R101.temperature", 10 * SECOND, None, None)
+        assert seconds(found) == [begin, begin + 20]
+        assert found.drop_columns(["time"]).to_pylist() == [
+            {"mean": 2.0, "min": 1.0, "max": 3.0, "count": 4, "good_fraction": 0.5},
+            {"mean": None, "min": None, "max": None, "count": 1, "good_fraction": 0.0},
+        ]
+        wide = bench.queries.window("R101.temperature", 10 * SECOND, None, None, uncertain_as_good=True)
+        assert wide["max"].to_pylist() == [9.0, None]
+        assert wide["good_fraction"].to_pylist() == [0.5, 0.0]
+        cut = bench.queries.window(
+            "R101.temperature", 10 * SECOND, T0 + (begin + 1) * SECOND, T0 + (begin + 6) * SECOND
+        )
+        assert (seconds(cut), cut["count"].to_pylist()) == ([begin], [1]), "only what lies in [start, end)"
         bench.settle()
 
 
@@ -254,6 +319,7 @@ WRITER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
+from support.influx import Influx, influxdb
 from support.outputs import NAMES, samples
 from twinloop.stores.local import LocalStore
 store = LocalStore(Path(sys.argv[1]), NAMES)

@@ -20,6 +20,10 @@ HOSTILE = [
     "Rö1.température °C",
     "R1.'; DROP TABLE x;--",
     "R1.%s{}$1",
+    "R1.back\\slash\\",
+    "SELECT",
+    "time",
+    "R1.%0A\t`",
 ]
 NAMES = ["R101.temperature", "R101.pressure", *HOSTILE]
 UNITS = ["degC", "bar", *("m" for _ in HOSTILE)]

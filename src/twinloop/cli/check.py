@@ -10,10 +10,12 @@ from typing import Final, TextIO
 import pyarrow as pa
 
 from twinloop.build import check_sources
+from twinloop.config.models import PlantConfig
 from twinloop.config.plantfile import read
 from twinloop.errors import LinkError
 from twinloop.present import time_text, to_table
 from twinloop.sources.source import Reading, Source
+from twinloop.storing import look_at_store
 from twinloop.workplace import borrowed_workplace
 
 __all__ = ["check"]
@@ -27,7 +29,7 @@ _COLUMNS: Final = pa.schema(
 
 
 async def check(path: Path, env: Mapping[str, str], out: TextIO, within_s: float) -> int:
-    """Connect to every source, read each tag once, and print the table; returns the number of problems.
+    """Connect to every source and to the store, read each tag once, print it all; returns the problems.
 
     Sessions are its own: a running twin of the same plant is not disturbed.
 
@@ -43,7 +45,9 @@ async def check(path: Path, env: Mapping[str, str], out: TextIO, within_s: float
     loaded = read(path, env)
     with borrowed_workplace(loaded.config) as place:
         sources = check_sources(place)
+        looking = asyncio.create_task(_store(loaded.config, within_s))
         answers = await asyncio.gather(*[_ask(source, within_s) for source in sources])
+        kept, unkept = await looking
         fed = {reading.tag for _, readings in answers for reading in readings if not reading.problem}
         orphans = [tag.name for _, tag in place.table.items() if tag.name not in fed]
     named = {reading.tag for _, readings in answers for reading in readings}
@@ -52,7 +56,8 @@ async def check(path: Path, env: Mapping[str, str], out: TextIO, within_s: float
     if len(table):
         out.write(to_table(table, terminal=out.isatty()))
     lines = [*loaded.warnings, *(problem for problem, _ in answers if problem)]
-    problems = sum(bool(problem) + _count(readings) for problem, readings in answers)
+    lines += [each for each in (kept, unkept) if each]
+    problems = sum(bool(problem) + _count(readings) for problem, readings in answers) + bool(unkept)
     if not any(problem for problem, _ in answers):
         lost = [name for name in orphans if name not in named]
         lines += [f"no source feeds {name}" for name in lost]
@@ -71,6 +76,15 @@ async def _ask(source: Source, within_s: float) -> tuple[str, list[Reading]]:
         return "", await source.check(within_s)
     except LinkError as error:
         return str(error), []
+
+
+async def _store(config: PlantConfig, within_s: float) -> tuple[str, str]:
+    """What to say of a store on a server, and what is wrong with it; nothing of the embedded one."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await asyncio.to_thread(look_at_store, config)
+    except TimeoutError:
+        return "", f"store: no answer within {within_s:g} s"
 
 
 def _table(sources: list[Source], answers: list[list[Reading]], units: Mapping[str, str]) -> pa.Table:

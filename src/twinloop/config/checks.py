@@ -14,6 +14,7 @@ from twinloop.config.expand import carriers, measures_of, nodes_of, unit_of
 from twinloop.config.insecure import is_loopback
 from twinloop.config.models import (
     AssetConfig,
+    InfluxStoreConfig,
     MqttSourceConfig,
     OpcuaSourceConfig,
     PlantConfig,
@@ -65,6 +66,8 @@ def errors(config: PlantConfig) -> Iterator[Finding]:
             yield from _mqtt(config, ("sources", name), source)
         else:
             yield from _opcua(config, ("sources", name), source)
+    if isinstance(config.store, InfluxStoreConfig):
+        yield from _influx(config, config.store)
 
 
 def warnings(config: PlantConfig) -> Iterator[Finding]:
@@ -86,6 +89,8 @@ def warnings(config: PlantConfig) -> Iterator[Finding]:
     for tag in config.tags:
         if not carriers(config, tag):
             yield Finding(("tags", tag), "no asset has this tag")
+    if isinstance(config.store, InfluxStoreConfig):
+        yield from _unprotected_store(config.store)
 
 
 def _unused(config: PlantConfig, name: str, asset: AssetConfig) -> Iterator[Finding]:
@@ -231,6 +236,43 @@ def _mqtt(config: PlantConfig, path: Path, source: MqttSourceConfig) -> Iterator
             text = str(error).removeprefix(f"topic {pattern!r}").removeprefix(":").strip()
             yield Finding(here, text, ((*here, "asset"), (*here, "tag"), (*here, "fields")))
         yield from _target(config, here, topic.asset, topic.tag)
+
+
+def _influx(config: PlantConfig, store: InfluxStoreConfig) -> Iterator[Finding]:
+    if _store_in_the_open(store) and not store.insecure:
+        text = "http:// to another host is not protected: use https://, or allow it with `insecure: true`"
+        yield Finding(("store", "url"), text, (("store", "insecure"),))
+    if urlsplit(store.url).query or urlsplit(store.url).fragment:
+        yield Finding(("store", "url"), "expected http://HOST:PORT or https://HOST:PORT alone")
+    if store.tls and not store.url.startswith("https://"):
+        yield Finding(("store", "tls"), "certificates need a url that begins with https://")
+    if store.tls and bool(store.tls.cert) != bool(store.tls.key):
+        yield Finding(("store", "tls"), "cert and key go together")
+    if bool(store.username) != bool(store.password):
+        key = "password" if store.password else "username"
+        yield Finding(("store", key), "username and password go together")
+    if store.token and store.username:
+        yield Finding(("store", "token"), "a token or a username, not both")
+    tags = {f"{asset}.{tag}" for asset, one in config.assets.items() for tag in one.tags}
+    for name in store.existing:
+        if name not in tags:
+            yield Finding(
+                ("store", "existing", name), f"no tag {name!r}{nearest(name, tags)}", (("assets",),)
+            )
+
+
+def _store_in_the_open(store: InfluxStoreConfig) -> bool:
+    url = urlsplit(store.url)
+    return url.scheme == "http" and not is_loopback(url.hostname or "")
+
+
+def _unprotected_store(store: InfluxStoreConfig) -> Iterator[Finding]:
+    path: Path = ("store", "insecure")
+    if store.insecure and _store_in_the_open(store):
+        text = "values" + (" and the login" if store.token or store.password else "")
+        yield Finding(path, f"the link is not protected: who is on the way can read and change {text}")
+    elif store.insecure and store.url.startswith("https://"):
+        yield Finding(path, "changes nothing with https://: the server's certificate is verified always")
 
 
 def _opcua(config: PlantConfig, path: Path, source: OpcuaSourceConfig) -> Iterator[Finding]:

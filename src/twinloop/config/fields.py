@@ -43,6 +43,7 @@ __all__ = [
     "Duration",
     "FilePath",
     "Flag",
+    "HttpUrl",
     "MqttUrl",
     "Name",
     "Number",
@@ -299,6 +300,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 Name = Annotated[str, BeforeValidator(_name)]
 MqttUrl = Annotated[str, _url("mqtt", "mqtts")]
 OpcuaUrl = Annotated[str, _url("opc.tcp")]
+HttpUrl = Annotated[str, _url("http", "https")]
 Unit = Annotated[str, BeforeValidator(_unit), WithJsonSchema({"type": ["string", "integer"]})]
 Secret = Annotated[
     SecretStr, BeforeValidator(_secret), WithJsonSchema({"type": "string", "format": "password"})

@@ -8,9 +8,9 @@ Durations are kept in ns, sizes in bytes, paths are resolved against the plant f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from twinloop.config.fields import (
     ONE_OF,
@@ -30,14 +30,17 @@ from twinloop.config.fields import (
     Text,
     Unit,
     mapping,
-    read_choice,
     whole,
 )
+from twinloop.config.influx import ExistingConfig, InfluxStoreConfig
+from twinloop.config.section import Section, TlsConfig, typed
 from twinloop.config.text import SECOND_NS, show
 from twinloop.tags import DEFAULT_REBASELINE, DEFAULT_REMEMBER, DEFAULT_REWIND_NS
 
 __all__ = [
     "AssetConfig",
+    "ExistingConfig",
+    "InfluxStoreConfig",
     "LocalLogConfig",
     "LocalStoreConfig",
     "MemoryLogConfig",
@@ -53,17 +56,6 @@ __all__ = [
 ]
 
 MINUTE_NS: Final = 60 * SECOND_NS
-
-
-class Section(BaseModel):
-    """A mapping of the plant file; a key it does not know is refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_means_defaults(cls, value: object) -> object:
-        return value if isinstance(value, cls) else mapping(value)
 
 
 def _node(value: object) -> object:
@@ -99,33 +91,6 @@ def _model_parameter(value: object) -> object:
 def _off(value: object) -> object:
     """`false` and `off` mean none."""
     return None if value is False or value == "off" else value
-
-
-_LATER: Final = ("influxdb", "kafka")
-"""Types that the interface names and that this version does not have yet."""
-
-
-def _typed(default: str, *known: str) -> Any:
-    """Puts the default type into a mapping that names none, and refuses an unknown one in words."""
-
-    def read(value: object) -> object:
-        section = mapping(value) if not isinstance(value, BaseModel) else value
-        if not isinstance(section, dict):
-            return section
-        kind = section.get("type", default)
-        if kind in _LATER:
-            raise ValueError(f"{kind!r} is not available in this version; expected {' or '.join(known)}")
-        return {**section, "type": read_choice(kind, known)}
-
-    return BeforeValidator(read)
-
-
-class TlsConfig(Section):
-    """`tls` of an MQTT source: which certificates are trusted and shown."""
-
-    ca: FilePath | None = Field(None, description="CA certificates to trust (PEM); default: the system's")
-    cert: FilePath | None = Field(None, description="client certificate (PEM), where the broker asks for one")
-    key: FilePath | None = Field(None, description="private key of `cert` (PEM)")
 
 
 class TopicConfig(Section):
@@ -373,8 +338,11 @@ class WebConfig(Section):
 
 
 SourceConfig = Annotated[MqttSourceConfig | OpcuaSourceConfig, Field(discriminator="type")]
+StoreConfig = Annotated[
+    LocalStoreConfig | InfluxStoreConfig, Field(discriminator="type"), typed("local", "local", "influxdb")
+]
 LogConfig = Annotated[
-    LocalLogConfig | MemoryLogConfig, Field(discriminator="type"), _typed("local", "local", "memory")
+    LocalLogConfig | MemoryLogConfig, Field(discriminator="type"), typed("local", "local", "memory")
 ]
 
 
@@ -390,9 +358,7 @@ class PlantConfig(Section):
     sources: dict[Name, SourceConfig] = Field(default_factory=dict, description="connections by name")
     tags: dict[Name, TagRules] = Field(default_factory=dict, description="rules by tag name")
     assets: dict[Name, AssetConfig] = Field(default_factory=dict, description="equipment by name")
-    store: Annotated[LocalStoreConfig, _typed("local", "local")] = Field(
-        LocalStoreConfig(), description="where history goes"
-    )
+    store: StoreConfig = Field(LocalStoreConfig(), description="where history goes")
     log: LogConfig = Field(LocalLogConfig(), description="where records wait and are replayed from")
     web: Annotated[WebConfig | None, BeforeValidator(_off)] = Field(
         WebConfig(), description="own HTTP port; `off` for none"

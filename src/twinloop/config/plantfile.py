@@ -157,7 +157,12 @@ def _data_path(detail: ErrorDetails, data: object) -> KeyPath:
     return tuple(path)
 
 
-_STAND_INS: Final = {"plant": "unnamed", "mqtt": "mqtt://unknown", "opcua": "opc.tcp://unknown"}
+_STAND_INS: Final = {
+    "plant": "unnamed",
+    "mqtt": "mqtt://unknown",
+    "opcua": "opc.tcp://unknown",
+    "influxdb": "http://unknown",
+}
 """For required keys that are wrong or missing, so that what stands beside them is still checked."""
 
 

@@ -66,6 +66,11 @@ class StoreReader:
         """The newest offset the store has taken, for good or not."""
         return max(self._taken, self._store.covered)
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the store has refused what it was given, and has not gone on since."""
+        return self._refused_at is not None
+
     async def run(self) -> None:
         """Deliver until cancelled."""
         self._taken = self._store.covered
@@ -174,6 +179,9 @@ class StoreReader:
             await self._work(self._store.close)
         except (StoreBusy, LogError) as error:
             _log.warning("store: %s; what it lacks stands in the output log until the next start", error)
+        else:
+            if self.is_refused and self.taken < self._outputs.stats().last_offset:
+                _log.warning("store: what it lacks stands in the output log until the next start")
         self._thread.shutdown(wait=False)
         self._second.shutdown(wait=False)
         self._outputs.release(self._store.covered)

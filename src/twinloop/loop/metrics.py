@@ -13,7 +13,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from twinloop.log.log import LogStats
-from twinloop.records import Health, Outputs
+from twinloop.records import DeadReason, Health, Outputs
 
 __all__ = ["Cycle", "CycleFigures", "Metrics", "quantile"]
 
@@ -155,6 +155,11 @@ class Metrics:
         for snapshot in outputs.snapshots:
             for health in Health:
                 self._health.labels(snapshot.asset, health.value).set(health is snapshot.health)
+
+    def refused(self, points: int) -> None:
+        """Count samples that the store will never take; they are dead letters from then on."""
+        self.dead_letters += points
+        self._dead.labels(DeadReason.REFUSED.value).inc(points)
 
     def source(self, name: str, *, up: bool, samples: int, age_s: float, attempts: int) -> None:
         """Set a source's figures; `age_s` is NaN before any data."""

@@ -333,7 +333,7 @@ class Loop:
         left_s = None if deadline_s is None else max(0.5, deadline_s - time.monotonic())
         try:
             async with asyncio.timeout(left_s) as limit:
-                while not self._is_done():
+                while not self._is_done(leaving=limit.when() is not None):
                     if stop.is_set() and limit.when() is None:
                         limit.reschedule(asyncio.get_running_loop().time() + STOP_WITHIN_S)
                     for task in workers:
@@ -345,10 +345,12 @@ class Loop:
         except TimeoutError:
             _log.warning("stopped with work left; it stands in the log and goes on at the next start")
 
-    def _is_done(self) -> bool:
+    def _is_done(self, *, leaving: bool) -> bool:
+        """Whether what was received is folded and stored; who leaves waits for no store that is away."""
         folded = self._progress.folded >= self._parts.log.stats().last_offset
         written = self._output is None or self._output.done()
-        return folded and written and self._store.taken >= self._parts.outputs.stats().last_offset
+        stored = self._store.taken >= self._parts.outputs.stats().last_offset
+        return folded and written and (stored or (leaving and self._store.is_refused))
 
 
 def _severities(outputs: Outputs) -> list[int]:

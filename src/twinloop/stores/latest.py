@@ -20,7 +20,7 @@ from twinloop.records import EventKind
 from twinloop.status import BAD, GOOD, Reason, StatusCode, status_from_text
 from twinloop.stores.footers import read_durable, read_segment
 from twinloop.stores.rows import SAMPLE_SCHEMA, Entry, tables
-from twinloop.stores.segments import Listing
+from twinloop.stores.segments import Listing, list_segments
 from twinloop.stores.writing import write_durably
 
 __all__ = ["Latest", "latest_path"]
@@ -156,14 +156,16 @@ class Latest:
         """The newest samples as of a listing: from its saved state, else from the segments themselves.
 
         Raises:
-            FileNotFoundError: a segment is gone since it was listed.
+            FileNotFoundError: a segment is gone since it was listed, or a newer state took this one's place.
         """
         latest = cls(names)
         if listing.covered < 0:
             return latest
         try:
             latest.load(latest_path(directory, listing.covered))
-        except (OSError, ValueError, pa.ArrowException):
+        except (OSError, ValueError, pa.ArrowException) as error:
+            if list_segments(directory).covered != listing.covered:
+                raise FileNotFoundError(str(error)) from error  # the segments may not have the samples
             latest = cls(names)
             latest.rebuild(listing)
         return latest

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ from twinloop.stores.merging import Merger
 from twinloop.stores.minutes import parts_of
 from twinloop.stores.repair import NEVER, Damage, clear, remove, set_aside, tidy
 from twinloop.stores.retention import Retention
-from twinloop.stores.rows import KINDS, Entry, tables
+from twinloop.stores.rows import KINDS, SCHEMAS, Entry, tables
 from twinloop.stores.segments import Segment, list_segments, write_segment
 
 __all__ = ["Damage", "LocalStore", "StoreStats"]
@@ -72,6 +72,7 @@ class LocalStore:
         clock: seconds, monotonic.
         background: merge on a thread of its own; within `write` and `seal` by default.
         retention: what goes when; everything is kept by default.
+        keeps: the kinds of rows it keeps. Samples that are kept elsewhere still count for the newest values.
 
     Raises:
         OSError: the directory cannot be made or read.
@@ -87,8 +88,10 @@ class LocalStore:
         clock: Callable[[], float] = time.monotonic,
         background: bool = False,
         retention: Retention | None = None,
+        keeps: Collection[str] = KINDS,
     ) -> None:
         self._directory = directory
+        self._keeps = frozenset(keeps)
         self._seal_after_s = seal_after_s
         self._clock = clock
         directory.mkdir(parents=True, exist_ok=True)
@@ -113,6 +116,11 @@ class LocalStore:
     def covered(self) -> int:
         """The newest output-log offset that is sealed; the output log must keep what comes after it."""
         return self._covered
+
+    @property
+    def taken(self) -> int:
+        """The newest output-log offset that was taken, sealed or not."""
+        return self._pending[-1][0] if self._pending else self._covered
 
     @property
     def damage(self) -> Sequence[Damage]:
@@ -140,7 +148,7 @@ class LocalStore:
         """
         if self._is_full():
             self.seal()
-        newest = self._pending[-1][0] if self._pending else self._covered
+        newest = self.taken
         fresh = [entry for entry in entries if entry[0] > newest]
         if fresh and not self._pending:
             self._pending_since = self._clock()
@@ -168,8 +176,9 @@ class LocalStore:
             self._clear()
             self._update_latest(made, last)
             for kind in _COMMIT_LAST:
-                if kind == "samples" or len(made[kind]):
-                    write_segment(Segment(first, last, kind, self._directory), made[kind])
+                rows = made[kind] if kind in self._keeps else SCHEMAS[kind].empty_table()
+                if kind == "samples" or len(rows):
+                    write_segment(Segment(first, last, kind, self._directory), rows)
         except OSError as error:
             self._failures += 1
             self._pending_since = self._clock()

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _ATTEMPTS: Final = 5
-_RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
+RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class LocalQueries:
         Raises:
             QueryError: the tag is not known.
         """
-        return self._named(self._picked("samples", tag, start, end, _RANGE_COLUMNS))
+        return self._named(self._picked("samples", tag, start, end, RANGE_COLUMNS))
 
     def fills(self, tag: str, start: int | None, end: int | None) -> pa.Table:
         """What stood in for a tag's bad or missing values in [start, end), by `RANGE_SCHEMA`.
@@ -130,7 +130,7 @@ class LocalQueries:
         Raises:
             QueryError: the tag is not known.
         """
-        return self._named(self._picked("fills", tag, start, end, _RANGE_COLUMNS))
+        return self._named(self._picked("fills", tag, start, end, RANGE_COLUMNS))
 
     def stored(self, tag: str, start: int | None, end: int | None) -> pa.Table:
         """A tag's samples in [start, end) as they are kept, by `SAMPLE_SCHEMA`, ascending time.
@@ -245,15 +245,28 @@ class LocalQueries:
         low, high = bounds(start, end)
 
         def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
-            met = meeting(listing, kind, low, high)
-            parts = [of_tag(read_rows(segment, columns, tag, low, high), tag, low, high) for segment in met]
-            parts += [
-                of_tag(tables(entries, [kind], tag)[kind].select(columns), tag, low, high)
-                for entries in portions
+            parts = [
+                *self._sealed(listing, kind, tag, (low, high), columns),
+                *self._not_sealed(portions, kind, tag, (low, high), columns),
             ]
             return first_stored(pa.concat_tables(parts or [SCHEMAS[kind].empty_table().select(columns)]))
 
         return self._ask(ask)
+
+    def _sealed(
+        self, listing: Listing, kind: str, tag: int, span: tuple[int, int], columns: list[str]
+    ) -> list[pa.Table]:
+        """A tag's rows of [low, high) that are in the store, in parts; overridden where there are others."""
+        met = meeting(listing, kind, *span)
+        return [of_tag(read_rows(segment, columns, tag, *span), tag, *span) for segment in met]
+
+    def _not_sealed(
+        self, portions: Iterator[list[Entry]], kind: str, tag: int, span: tuple[int, int], columns: list[str]
+    ) -> list[pa.Table]:
+        """A tag's rows of [low, high) in the output log, in parts."""
+        return [
+            of_tag(tables(entries, [kind], tag)[kind].select(columns), tag, *span) for entries in portions
+        ]
 
     def _told(self, kind: str, start: int | None, end: int | None, asset: str | None = None) -> pa.Table:
         """Rows of a kind without tags in [start, end), ascending time."""

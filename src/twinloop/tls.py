@@ -1,4 +1,4 @@
-"""The TLS context of a connection: which brokers are trusted, and what is shown to them."""
+"""The TLS context of a connection: which servers are trusted, and what is shown to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["tls_context"]
 def tls_context(
     ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
 ) -> ssl.SSLContext:
-    """A context that verifies the broker, by `ca` or the system's authorities, and may show a certificate.
+    """A context that verifies the server, by `ca` or the system's authorities, and may show a certificate.
 
     Raises:
         ConfigError: a file is missing or is not what it should be.
