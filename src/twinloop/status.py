@@ -15,11 +15,16 @@ import numpy.typing as npt
 
 __all__ = [
     "BAD",
+    "CALCULATED",
     "GOOD",
+    "INTERPOLATED",
+    "MULTIPLE_VALUES",
+    "PARTIAL",
     "UNCERTAIN",
     "Reason",
     "Severity",
     "StatusCode",
+    "aggregate_words",
     "format_reasons",
     "lower",
     "severity",
@@ -35,6 +40,11 @@ SEVERITY_SHIFT: Final = 30
 # Bits 0-15 carry flags about the value; bit 10 says the info bits 0-9 are DataValue flags.
 INFO_DATA_VALUE: Final = 0x0000_0400
 OVERFLOW_BIT: Final = 0x0000_0080
+# What a historian says of a value it made (OPC 10000-4, 7.39.1; OPC 10000-13, 5.3.3); raw is none of these.
+CALCULATED: Final = INFO_DATA_VALUE | 0x1
+INTERPOLATED: Final = INFO_DATA_VALUE | 0x2
+PARTIAL: Final = INFO_DATA_VALUE | 0x4
+MULTIPLE_VALUES: Final = INFO_DATA_VALUE | 0x10
 
 U32 = npt.NDArray[np.uint32]
 
@@ -127,6 +137,24 @@ def severity_name(status: int) -> str:
     'Uncertain'
     """
     return ("Good", "Uncertain", "Bad", "Bad")[(int(status) >> SEVERITY_SHIFT) & 3]
+
+
+_HISTORIAN: Final = {
+    CALCULATED: "Calculated",
+    INTERPOLATED: "Interpolated",
+    PARTIAL: "Partial",
+    MULTIPLE_VALUES: "MultipleValues",
+}
+
+
+def aggregate_words(status: int) -> str:
+    """The severity of a historian's value, and what it says about it.
+
+    >>> aggregate_words(CALCULATED | PARTIAL)
+    'Good|Calculated|Partial'
+    """
+    said = [word for bits, word in _HISTORIAN.items() if status & bits == bits]
+    return "|".join([severity_name(status), *said])
 
 
 def format_reasons(reasons: int) -> str:
