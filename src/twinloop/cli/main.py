@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from twinloop.cli.logsetup import configure
+from twinloop.cli.windows import add_window_options, aggregates_asked_for, rules_asked_for
 from twinloop.errors import ConfigError, QueryError, TwinloopError
 from twinloop.leaving import left_at_once
 
@@ -111,6 +112,7 @@ def _query_command(commands: argparse._SubParsersAction[_Parser]) -> None:
     query.add_argument("--end", metavar="T", help="the same; not included")
     query.add_argument("--every", metavar="D", help="width of a window: 10s, 1m, 1h")
     query.add_argument("--uncertain-as-good", action="store_true", help="windows count Uncertain values too")
+    add_window_options(query)
     query.add_argument("--summary", action="store_true", help="dead: count by source, origin and reason")
     query.add_argument("--all", action="store_true", help="dead: also those that were fed again")
     query.add_argument("--format", choices=FORMATS, default="table")
@@ -372,6 +374,7 @@ def _query(options: argparse.Namespace) -> int:
     from twinloop.history import open_queries
     from twinloop.present import write
 
+    config = load(options.plant, os.environ)
     question = Question(
         what=options.what,
         names=tuple(options.names),
@@ -381,8 +384,10 @@ def _query(options: argparse.Namespace) -> int:
         uncertain_as_good=options.uncertain_as_good,
         summary=options.summary,
         settled=options.all,
+        aggregates=aggregates_asked_for(options),
+        rules=rules_asked_for(options, config),
     )
-    queries = open_queries(load(options.plant, os.environ))
+    queries = open_queries(config)
     table = ask(queries, question, time.time_ns())
     terminal = options.output is None and sys.stdout.isatty()
     write(table, options.what, options.format, options.output or sys.stdout, terminal=terminal)
