@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twinloop.errors import QueryError
-from twinloop.status import aggregate_words, format_reasons, severity_name
+from twinloop.status import aggregate_words, format_reasons, severity_name, status_text
 from twinloop.timetext import time_text
 
 __all__ = [
@@ -99,10 +99,14 @@ def write(table: pa.Table, kind: str, form: str, out: Path | TextIO, *, terminal
         out.write(rendered.decode())
 
 
-def in_words(table: pa.Table) -> pa.Table:
-    """The answer with status and reasons as words; all other columns as they are."""
+def in_words(table: pa.Table, *, exact: bool = False) -> pa.Table:
+    """The answer with status and reasons as words; all other columns as they are.
+
+    An exact status is its code's name or number (`status_text`), else it is its severity.
+    """
     for at, field in enumerate(table.schema):
         word = _WORDS.get(field.name) or (aggregate_words if field.name.endswith("_status") else None)
+        word = status_text if exact and field.name == "status" else word
         if word is not None and pa.types.is_integer(field.type):
             table = table.set_column(at, field.name, _mapped(table[field.name], word))
     return table

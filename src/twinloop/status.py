@@ -31,6 +31,7 @@ __all__ = [
     "severity_name",
     "status_from_opcda",
     "status_from_text",
+    "status_text",
 ]
 
 GOOD: Final = 0x0000_0000
@@ -166,6 +167,7 @@ def format_reasons(reasons: int) -> str:
     return "|".join(reason.name or "" for reason in Reason if reasons & reason)
 
 
+_NAMES: Final = {int(code): code.name.title().replace("_", "") for code in StatusCode}
 _BY_NAME: Final[dict[str, int]] = {code.name.replace("_", "").lower(): int(code) for code in StatusCode}
 
 
@@ -187,6 +189,15 @@ def status_from_text(text: str) -> int | None:
     except ValueError:
         return None
     return number if 0 <= number <= 0xFFFF_FFFF else None
+
+
+def status_text(status: int) -> str:
+    """A status code as `status_from_text` reads it: by its name where it has one, else as a number.
+
+    >>> status_text(StatusCode.UNCERTAIN_LAST_USABLE_VALUE), status_text(CALCULATED)
+    ('UncertainLastUsableValue', '0x00000401')
+    """
+    return _NAMES.get(status) or f"0x{status:08X}"
 
 
 def status_from_opcda(quality: int) -> int | None:

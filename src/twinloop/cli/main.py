@@ -22,7 +22,12 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from twinloop.cli.logsetup import configure
-from twinloop.cli.windows import add_window_options, aggregates_asked_for, rules_asked_for
+from twinloop.cli.options import (
+    add_export_options,
+    add_window_options,
+    aggregates_asked_for,
+    rules_asked_for,
+)
 from twinloop.errors import ConfigError, QueryError, TwinloopError
 from twinloop.leaving import left_at_once
 
@@ -67,6 +72,9 @@ def parser() -> argparse.ArgumentParser:
     trust.add_argument("source", nargs="?", metavar="SOURCE", help="default: every source with security")
 
     _query_command(commands)
+
+    export = _command(commands, "export", _export, "write history to files, also while `run` is running")
+    add_export_options(export)
 
     _refeed_command(commands)
 
@@ -344,6 +352,13 @@ def _refeed(options: argparse.Namespace) -> int:
     terminal = sys.stdout.isatty()
     sys.stdout.write(render_refed(report, options.format, dry_run=options.dry_run, terminal=terminal))
     return FAILED if report.waiting or report.refused else DONE
+
+
+def _export(options: argparse.Namespace) -> int:
+    from twinloop.cli.export import export_with_progress
+
+    export_with_progress(options)
+    return DONE
 
 
 def _diff(options: argparse.Namespace) -> int:

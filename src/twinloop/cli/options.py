@@ -1,8 +1,9 @@
-"""Options of `twinloop query PLANT window` that say what of a window is worked out, and how."""
+"""What `twinloop query ... window`, `export` and `import` take; what they need is loaded when they run."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twinloop.errors import QueryError
@@ -11,7 +12,13 @@ if TYPE_CHECKING:
     from twinloop.aggregates import Configuration
     from twinloop.config.models import PlantConfig
 
-__all__ = ["add_window_options", "aggregates_asked_for", "rules_asked_for"]
+__all__ = [
+    "add_export_options",
+    "add_import_options",
+    "add_window_options",
+    "aggregates_asked_for",
+    "rules_asked_for",
+]
 
 
 def add_window_options(query: argparse.ArgumentParser) -> None:
@@ -31,6 +38,32 @@ def add_window_options(query: argparse.ArgumentParser) -> None:
     query.add_argument("--sloped-extrapolation", action="store_true", help="beyond the last sample, too")
     query.add_argument("--percent-good", type=_percent, default=100.0, metavar="N", help="Good from N %% on")
     query.add_argument("--percent-bad", type=_percent, default=100.0, metavar="N", help="Bad from N %% on")
+
+
+def add_export_options(command: argparse.ArgumentParser) -> None:
+    """Add those of `export`."""
+    command.add_argument("plant", type=Path, metavar="PLANT.yaml")
+    command.add_argument("path", type=Path, metavar="PATH", help="a .parquet or .csv file, or a directory")
+    command.add_argument(
+        "tags", nargs="*", metavar="TAG", help="full names; default: all that `latest` shows"
+    )
+    command.add_argument("--start", metavar="T", help="ISO 8601, or relative to now: -1h; included")
+    command.add_argument("--end", metavar="T", help="the same; not included")
+    command.add_argument("--format", choices=("parquet", "csv"), help="default: as PATH ends, else parquet")
+
+
+def add_import_options(command: argparse.ArgumentParser) -> None:
+    """Add those of `import`."""
+    command.add_argument("plant", type=Path, metavar="PLANT.yaml")
+    command.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="time, tag, value[, status]; an export; a directory of them",
+    )
+    command.add_argument("--dry-run", action="store_true", help="say what would be done")
+    command.add_argument("--format", choices=("table", "json"), default="table")
 
 
 def aggregates_asked_for(options: argparse.Namespace) -> tuple[str, ...]:
