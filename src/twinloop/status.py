@@ -27,6 +27,7 @@ __all__ = [
     "aggregate_words",
     "format_reasons",
     "lower",
+    "reasons_from_text",
     "severity",
     "severity_name",
     "status_from_opcda",
@@ -165,6 +166,15 @@ def format_reasons(reasons: int) -> str:
     'RATE|SPIKE'
     """
     return "|".join(reason.name or "" for reason in Reason if reasons & reason)
+
+
+def reasons_from_text(text: str) -> int:
+    """The inverse of `format_reasons`; words that are no reason count for nothing.
+
+    >>> Reason(reasons_from_text("RATE|SPIKE")) == Reason.SPIKE | Reason.RATE
+    True
+    """
+    return sum(int(reason) for reason in Reason if reason.name in text.split("|"))
 
 
 _NAMES: Final = {int(code): code.name.title().replace("_", "") for code in StatusCode}

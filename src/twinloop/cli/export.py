@@ -57,6 +57,6 @@ def export_with_progress(options: argparse.Namespace) -> Exported:
             done = export(queries, path, form, options.tags, (start, end), told=told)
     finally:
         queries.close()
-    files = "" if done.files == 1 else f" in {done.files} files"
-    _log.info("wrote %d rows of %d tags%s to %s", done.rows, done.tags, files, path)
+    tags = "1 tag" if done.tags == 1 else f"{done.tags} tags"
+    _log.info("wrote %d rows of %s to %s", done.rows, tags, path)
     return done

@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn
 from twinloop.cli.logsetup import configure
 from twinloop.cli.options import (
     add_export_options,
+    add_import_options,
     add_window_options,
     aggregates_asked_for,
     rules_asked_for,
@@ -75,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
 
     export = _command(commands, "export", _export, "write history to files, also while `run` is running")
     add_export_options(export)
+    text = "take history from files in, also while `run` is running"
+    add_import_options(_command(commands, "import", _import, text))
 
     _refeed_command(commands)
 
@@ -359,6 +362,15 @@ def _export(options: argparse.Namespace) -> int:
 
     export_with_progress(options)
     return DONE
+
+
+def _import(options: argparse.Namespace) -> int:
+    from twinloop.cli.importing import import_with_progress, render_imported
+
+    report = asyncio.run(import_with_progress(options))
+    terminal = sys.stdout.isatty()
+    sys.stdout.write(render_imported(report, options.format, dry_run=options.dry_run, terminal=terminal))
+    return FAILED if report.buried or report.differ or report.waiting else DONE
 
 
 def _diff(options: argparse.Namespace) -> int:

@@ -1,0 +1,74 @@
+"""`twinloop import`: a progress bar on a terminal, and what became of the rows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Final
+
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from twinloop.importing import Imported, import_files
+from twinloop.present import to_table
+
+__all__ = ["import_with_progress", "render_imported"]
+
+_BURIED: Final = ("reason", "count", "first", "detail")
+
+
+async def import_with_progress(options: argparse.Namespace) -> Imported:
+    """Take the files in, with a line of progress on stderr where that is a terminal.
+
+    Raises:
+        ConfigError, StartError, LogError, QueryError: as `import_files`.
+    """
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("file {task.fields[files]} of {task.fields[of]}, {task.fields[rows]:,} rows"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with progress:
+        bar = progress.add_task("reading", total=None, files=0, of=len(options.files), rows=0)
+
+        def told(report: Imported) -> None:
+            progress.update(bar, files=report.files + 1, rows=report.rows)
+
+        return await import_files(
+            options.plant, os.environ, options.files, dry_run=options.dry_run, told=told
+        )
+
+
+def render_imported(report: Imported, form: str, *, dry_run: bool, terminal: bool) -> str:
+    """A report as text: `table` or `json`."""
+    buried = [
+        dict(zip(_BURIED, (kind.reason, count, report.first[kind], kind.detail), strict=True))
+        for kind, count in report.buried.most_common()
+    ]
+    if form == "json":
+        numbers = ("files", "rows", "taken", "duplicates", "differ", "waiting")
+        made = {name: getattr(report, name) for name in numbers}
+        made |= {"tags": len(report.tags), "buried": report.buried.total(), "dry_run": dry_run}
+        return json.dumps({**made, "why_buried": buried}, indent=2, ensure_ascii=False) + "\n"
+    text = to_table(pa.Table.from_pylist(buried), terminal=terminal) if buried else ""
+    return f"{text}{_in_words(report, dry_run=dry_run)}\n"
+
+
+def _in_words(report: Imported, *, dry_run: bool) -> str:
+    verb = "would be taken" if dry_run else "taken"
+    said = f"{report.taken} of {report.rows} rows {verb}, of {len(report.tags)} tags"
+    if report.duplicates:
+        said += f"; {report.duplicates} were there already"
+    if report.differ:
+        said += f"; {report.differ} differ from what is stored for their time, which stays"
+    if report.buried:
+        said += f"; {report.buried.total()} became dead letters"
+    if report.waiting:
+        said += "; some wait for the process that has the data directory, or for the next `twinloop run`"
+    return said
