@@ -182,8 +182,11 @@ class _Taking:
     async def take(self, rows: Rows) -> None:
         """Put a part of a file into the spool: what the store does not have yet, and what is of no use."""
         report = self.report
-        if self._meets_pending(rows):
+        spans = {name: (int(rows.time[at[0]]), int(rows.time[at[-1]])) for _, name, at in self._by_tag(rows)}
+        if any(self._is_pending(name, *span) for name, span in spans.items()):
             await self.feed()
+        for name, span in spans.items():
+            self._pending.setdefault(name, []).append(span)
         fresh = self._fresh(rows)
         report.rows += len(rows.time)
         report.taken += int(fresh.sum())
@@ -238,15 +241,9 @@ class _Taking:
         names = [self._names.keys[number] for number in used.tolist()]
         self._spool.put(Part(names, received.buffers(), dead))
 
-    def _meets_pending(self, rows: Rows) -> bool:
-        """Whether rows of the same tag and time may wait in the spool; notes these as waiting."""
-        meets = False
-        for _, name, at in self._by_tag(rows):
-            low, high = int(rows.time[at[0]]), int(rows.time[at[-1]])
-            waiting = self._pending.setdefault(name, [])
-            meets |= any(low <= other_high and other_low <= high for other_low, other_high in waiting)
-            waiting.append((low, high))
-        return meets
+    def _is_pending(self, name: str, low: int, high: int) -> bool:
+        """Whether rows of a tag and of that time may wait in the spool, where the store cannot tell of them."""
+        return any(low <= last and first <= high for first, last in self._pending.get(name, ()))
 
     def _fresh(self, rows: Rows) -> Bool:
         """Which rows are new: neither twice in the file nor in the store."""

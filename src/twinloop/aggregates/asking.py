@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from twinloop.aggregates import Configuration, Result, Rows, aggregate, named
-from twinloop.aggregates.points import I64, Points
+from twinloop.aggregates.points import I64, Bool, Points
 from twinloop.errors import QueryError
 from twinloop.stores.store import Queries
 
@@ -21,8 +21,8 @@ _HIGHEST: Final = 2**63 - 1
 _HOUR_NS: Final = 3_600 * 1_000_000_000
 _DAY_NS: Final = 24 * _HOUR_NS
 _MONTH_NS: Final = 30 * _DAY_NS
+_LEVELS: Final = (_MONTH_NS, _HOUR_NS)
 _LOOK_NS: Final = 60 * 1_000_000_000
-_LOOK_FURTHER: Final = 8
 _FEW_ROWS: Final = 100_000
 _MANY_ROWS: Final = 1_000_000
 _MOST_WINDOWS: Final = 10_000_000
@@ -123,35 +123,57 @@ class _Store:
     def _searched(self, at: int, *, backward: bool) -> Rows:
         """The samples next to a time, as far as two that are usable, or as there are any.
 
-        Each look goes further than all before it together, so that a gap costs few of them.
+        A short look is enough as a rule. Else it goes by hours that have samples, and of those that have no
+        usable one only the nearest is read: that there are such samples in between is all that matters.
         """
-        parts = [Rows.none()]
-        width, found = self._look_ns, 0
-        while found < _ENOUGH and _LOWEST < at < _HIGHEST:
-            to = max(at - width, _LOWEST) if backward else min(at + width, _HIGHEST)
-            rows = self._range(to, at) if backward else self._range(at, to)
-            parts.append(rows)
-            found += int(Points(rows, self._configuration).usable.sum())
-            at, width = to, width * _LOOK_FURTHER
+        near = max(at - self._look_ns, _LOWEST) if backward else min(at + self._look_ns, _HIGHEST)
+        parts = [self._range(min(near, at), max(near, at))]
+        far = (_LOWEST, near) if backward else (near, _HIGHEST)
+        for low, high in self._hours(*far, backward=backward, found=parts):
+            parts.append(self._range(low, high))
         return Rows.joined(parts[::-1] if backward else parts)
+
+    def _hours(
+        self, low: int, high: int, *, backward: bool, found: list[Rows], level: int = 0
+    ) -> Iterator[tuple[int, int]]:
+        """The hours of [low, high) to be read, nearest first, until enough is found."""
+        if self._is_enough(found):
+            return
+        every = _LEVELS[level]
+        times, usable = self._windows(every, low, high)
+        nearest_first = slice(None, None, -1) if backward else slice(None)
+        for time, use in zip(times[nearest_first].tolist(), usable[nearest_first].tolist(), strict=True):
+            if not use and any(len(rows.time) for rows in found):
+                continue
+            begin, end = max(low, time), min(high, time + every)
+            if level + 1 < len(_LEVELS):
+                yield from self._hours(begin, end, backward=backward, found=found, level=level + 1)
+            else:
+                yield begin, end
+            if self._is_enough(found):
+                return
+
+    def _is_enough(self, found: Sequence[Rows]) -> bool:
+        return sum(int(Points(rows, self._configuration).usable.sum()) for rows in found) >= _ENOUGH
 
     def _ends(self, low: int, high: int) -> tuple[int, int] | None:
         """The first and the last sample's time in [low, high): a coarse look, then a closer one."""
-        times = self._windows(_MONTH_NS, low, high)
+        times, _ = self._windows(_MONTH_NS, low, high)
         if not len(times):
             return None
         first, last = int(times[0]), int(times[-1])
-        first = int(self._windows(_HOUR_NS, max(low, first), min(high, first + _MONTH_NS))[0])
-        last = int(self._windows(_HOUR_NS, max(low, last), min(high, last + _MONTH_NS))[-1])
+        first = int(self._windows(_HOUR_NS, max(low, first), min(high, first + _MONTH_NS))[0][0])
+        last = int(self._windows(_HOUR_NS, max(low, last), min(high, last + _MONTH_NS))[0][-1])
         begin = self._range(max(low, first), min(high, first + _HOUR_NS))
         finish = self._range(max(low, last), min(high, last + _HOUR_NS))
         return int(begin.time[0]), int(finish.time[-1])
 
-    def _windows(self, every_ns: int, low: int, high: int) -> I64:
-        """The windows with samples."""
-        rows = self._queries.window(self._tag, every_ns, low, high)
-        times: I64 = rows["time"].cast(pa.int64()).to_numpy()
-        return times
+    def _windows(self, every_ns: int, low: int, high: int) -> tuple[I64, Bool]:
+        """The windows with samples, and whether any of those is usable."""
+        widened = not self._configuration.treat_uncertain_as_bad
+        rows = self._queries.window(self._tag, every_ns, low, high, uncertain_as_good=widened)
+        usable = rows["mean"].is_valid().to_numpy()
+        return rows["time"].cast(pa.int64()).to_numpy(), usable
 
 
 def _edges(store: _Store, low: int, high: int, every_ns: int) -> Iterator[I64]:
