@@ -242,7 +242,7 @@ class _Taking:
         self._spool.put(Part(names, received.buffers(), dead))
 
     def _is_pending(self, name: str, low: int, high: int) -> bool:
-        """Whether rows of a tag and of that time may wait in the spool, where the store cannot tell of them."""
+        """Whether rows of a tag and of that time may wait in the spool, of which the store knows nothing."""
         return any(low <= last and first <= high for first, last in self._pending.get(name, ()))
 
     def _fresh(self, rows: Rows) -> Bool:
