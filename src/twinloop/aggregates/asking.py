@@ -115,7 +115,7 @@ class _Store:
         return len(self._searched(at, backward=True).time) > 0
 
     def _range(self, low: int, high: int) -> Rows:
-        rows = self._queries.range(self._tag, low, high)
+        rows = self._queries.range(self._tag, *_open(low, high))
         value = rows["value"].to_numpy()
         time, status = rows["time"].cast(pa.int64()).to_numpy(), rows["status"].to_numpy()
         return Rows(time, value, status)
@@ -171,9 +171,14 @@ class _Store:
     def _windows(self, every_ns: int, low: int, high: int) -> tuple[I64, Bool]:
         """The windows with samples, and whether any of those is usable."""
         widened = not self._configuration.treat_uncertain_as_bad
-        rows = self._queries.window(self._tag, every_ns, low, high, uncertain_as_good=widened)
+        rows = self._queries.window(self._tag, every_ns, *_open(low, high), uncertain_as_good=widened)
         usable = rows["mean"].is_valid().to_numpy()
         return rows["time"].cast(pa.int64()).to_numpy(), usable
+
+
+def _open(low: int, high: int) -> tuple[int | None, int | None]:
+    """Both ends as a store takes them: as far out as there is any is open."""
+    return (None if low == _LOWEST else low, None if high == _HIGHEST else high)
 
 
 def _edges(store: _Store, low: int, high: int, every_ns: int) -> Iterator[I64]:
