@@ -70,7 +70,9 @@ def test_pandas_has_utc_times_as_its_index_and_words_that_can_be_compared(plant:
     codes = plant.range(TAG).to_pandas(words=False)
     assert codes.status.dtype == "uint32"
     assert plant.latest().to_pandas().index.tolist() == [SWITCH, TAG]
-    assert plant.events().to_pandas().index.name == "time"
+    events = plant.events()
+    assert events.to_pandas().index.name == "time"
+    assert events.kind.to_pylist() == events["kind"].to_pylist()
 
 
 def test_polars_has_the_same(plant: Plant) -> None:

@@ -50,7 +50,7 @@ class Answer:
 
     def __init__(self, table: pa.Table, kind: str, *, tag: str = "", unit: str = "") -> None:
         self._table = table
-        self.kind = kind
+        self._kind = kind
         self._about = (tag, unit)
 
     def to_arrow(self, *, words: bool = False) -> pa.Table:
@@ -68,7 +68,7 @@ class Answer:
         for name in frame.columns:
             if words and (name == "status" or name.endswith("_status") or name == "worst_quality"):
                 frame[name] = _ordered(pandas, frame[name])
-        return frame.set_index(_INDEX.get(self.kind, "time")) if len(frame.columns) else frame
+        return frame.set_index(_INDEX.get(self._kind, "time")) if len(frame.columns) else frame
 
     def to_polars(self, *, words: bool = True) -> Any:
         """A polars DataFrame; words are categories, times are in UTC.
@@ -94,7 +94,7 @@ class Answer:
             ImportError: matplotlib is not installed.
             QueryError: there is nothing to draw in an answer of this kind.
         """
-        return plot(self._table, self.kind, *self._about, ax)
+        return plot(self._table, self._kind, *self._about, ax)
 
     def _categories(self, *, words: bool) -> pa.Table:
         table = self.to_arrow(words=words)
@@ -138,7 +138,7 @@ class Answer:
     def __repr__(self) -> str:
         names, rows = self._excerpt()
         lines = ["  ".join(names), *("  ".join(row) for row in rows)]
-        return "\n".join([f"{self.kind}: {_counted(len(self))}", *lines])
+        return "\n".join([f"{self._kind}: {_counted(len(self))}", *lines])
 
     def _repr_html_(self) -> str:
         """A small table for notebooks: the first and the last rows."""
@@ -147,7 +147,7 @@ class Answer:
         body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         return (
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<p>{html.escape(self.kind)}: {_counted(len(self))}</p>"
+            f"<p>{html.escape(self._kind)}: {_counted(len(self))}</p>"
         )
 
     def _excerpt(self) -> tuple[list[str], list[list[str]]]:

@@ -10,9 +10,9 @@ from typing import Final
 
 import pyarrow as pa
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from twinloop.importing import Imported, import_files
+from twinloop.importing import Imported, import_files, rows_in
 from twinloop.present import to_table
 
 __all__ = ["import_with_progress", "render_imported"]
@@ -21,24 +21,27 @@ _BURIED: Final = ("reason", "count", "first", "detail")
 
 
 async def import_with_progress(options: argparse.Namespace) -> Imported:
-    """Take the files in, with a line of progress on stderr where that is a terminal.
+    """Take the files in, with a bar on stderr where that is a terminal.
 
     Raises:
         ConfigError, StartError, LogError, QueryError: as `import_files`.
     """
+    terminal = sys.stderr.isatty()
     progress = Progress(
-        SpinnerColumn(),
-        TextColumn("file {task.fields[files]} of {task.fields[of]}, {task.fields[rows]:,} rows"),
-        TimeElapsedColumn(),
+        TextColumn("taking in"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows"),
+        TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=not terminal,
     )
     with progress:
-        bar = progress.add_task("reading", total=None, files=0, of=len(options.files), rows=0)
+        bar = progress.add_task("taking in", total=rows_in(options.files) if terminal else None)
 
         def told(report: Imported) -> None:
-            progress.update(bar, files=report.files + 1, rows=report.rows)
+            progress.update(bar, completed=report.rows)
 
         return await import_files(
             options.plant, os.environ, options.files, dry_run=options.dry_run, told=told
