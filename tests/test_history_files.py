@@ -164,7 +164,7 @@ def test_a_time_that_is_there_keeps_its_value_and_what_is_of_no_use_is_told(
     done = command("import", filled, file(tmp_path, text, "more.csv"))
     assert done.returncode == 1
     said = done.stdout
-    assert "1 of 5 rows taken, of 1 tags; 1 were there already; 1 differ" in said
+    assert "1 of 5 rows taken, of 1 tag; 1 were there already; 1 differ" in said
     assert "2 became dead letters" in said
     assert "more.csv: row 2" in said
     rows = history(filled)
@@ -246,6 +246,9 @@ def test_what_was_spooled_twice_is_a_row_once_and_what_is_damaged_is_set_aside(
 
 def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> None:
     plant = plant_without_sources(tmp_path)
+    ahead = file(tmp_path, f"time,tag,value\n2200-01-01T00:00:00Z,{TAG},1\n", "ahead.csv")
+    report = import_into(plant, ahead, dry_run=True)
+    assert [(kind.reason, count) for kind, count in report.buried.items()] == [("BAD_TIMESTAMP", 1)]
     for name, content, said in (
         ("a.csv", "when,tag,value\n1,R101.temperature,1\n", "no column time"),
         ("b.parquet", "nothing", "cannot be read"),

@@ -56,6 +56,7 @@ class Imported:
 
     Attributes:
         files, rows: read.
+        done: rows worked off, for a bar.
         tags: how many tags the rows are of.
         taken: rows that went into the log, or wait in the spool.
         duplicates: rows that were there already.
@@ -67,6 +68,7 @@ class Imported:
 
     files: int = 0
     rows: int = 0
+    done: int = 0
     taken: int = 0
     duplicates: int = 0
     differ: int = 0
@@ -207,8 +209,12 @@ class _Taking:
         report.rows += len(rows.time)
         report.taken += int(fresh.sum())
         kept = np.flatnonzero(fresh)
+        report.done = report.rows - len(kept)
         for first in range(0, len(kept), _ROWS_IN_A_FILE):
-            self._put(rows, kept[first : first + _ROWS_IN_A_FILE], [])
+            piece = kept[first : first + _ROWS_IN_A_FILE]
+            self._put(rows, piece, [])
+            report.done += len(piece)
+            self._told(report)
             await self._feed_when_full()
         for letters in rows.dead:
             report.rows += len(letters.letters)
@@ -216,6 +222,7 @@ class _Taking:
                 kind = Buried(letter.reason, letter.detail)
                 report.buried[kind] += 1
                 report.first.setdefault(kind, letter.origin)
+            report.done += len(letters.letters)
             self._put(rows, kept[:0], letters.letters)
             await self._feed_when_full()
         self._told(report)
@@ -243,13 +250,13 @@ class _Taking:
         if self._dry_run:
             return
         used, series = np.unique(rows.series[picked], return_inverse=True)
-        time = rows.time[picked]
+        at = rows.time[picked]
         nothing = np.full(len(picked), NO_TIME)
         received = Received.of(
             series=series,
-            source_time=time,
+            source_time=at,
             server_time=nothing,
-            arrival_time=time,
+            arrival_time=np.minimum(at, self._names.now_ns()),  # none that would make a tag fresh for long
             value=rows.value[picked],
             status=rows.status[picked],
             reasons=rows.reasons[picked],

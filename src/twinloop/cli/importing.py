@@ -41,7 +41,7 @@ async def import_with_progress(options: argparse.Namespace) -> Imported:
         bar = progress.add_task("taking in", total=rows_in(options.files) if terminal else None)
 
         def told(report: Imported) -> None:
-            progress.update(bar, completed=report.rows)
+            progress.update(bar, completed=report.done)
 
         return await import_files(
             options.plant, os.environ, options.files, dry_run=options.dry_run, told=told
@@ -65,7 +65,8 @@ def render_imported(report: Imported, form: str, *, dry_run: bool, terminal: boo
 
 def _in_words(report: Imported, *, dry_run: bool) -> str:
     verb = "would be taken" if dry_run else "taken"
-    said = f"{report.taken} of {report.rows} rows {verb}, of {len(report.tags)} tags"
+    tags = "1 tag" if len(report.tags) == 1 else f"{len(report.tags)} tags"
+    said = f"{report.taken} of {report.rows} rows {verb}, of {tags}"
     if report.duplicates:
         said += f"; {report.duplicates} were there already"
     if report.differ:

@@ -36,6 +36,8 @@ _HEAD: Final = 200
 _COLUMNS: Final = ("time", "tag", "value", "status")
 _OF_HISTORY: Final = (*_COLUMNS, "unit", "reasons")
 _ROWS_AT_ONCE: Final = 1_000_000
+_LATEST_AHEAD_NS: Final = 600_000_000_000
+"""As for what is heard: a time that is further ahead is not sane."""
 _MARKS: Final = Reason.RETAINED | Reason.OVERFLOW
 _SOURCES_OWN: Final = Reason.SOURCE_STATUS | Reason.CLOCK
 
@@ -68,26 +70,28 @@ def read_rows(path: Path, intake: Intake) -> Rows:
     Raises:
         ConfigError: it cannot be read, or a column is missing or of no use.
     """
-    return _rows_of(_read(path), path, intake, 0)
+    return _rows_of(_read(path), path, intake)
 
 
 def read_parts(path: Path, intake: Intake) -> Iterator[Rows]:
     """A file a part at a time, each sorted by time, with what an export says more than a replay needs.
 
     A `unit` is the rows' own, and is converted. With `reasons` the checks of the twin that wrote them are
-    undone, as those of today will judge again: the status is the source's word once more.
+    undone, as those of today will judge again: the status is the source's word once more. A time more than
+    10 minutes ahead of now is none.
 
     Raises:
         ConfigError: it cannot be read, or a column is missing or of no use.
     """
     first = 0
     for table in _parts(path):
-        yield _rows_of(table, path, intake, first)
+        yield _rows_of(table, path, intake, before=first, history=True)
         first += len(table)
 
 
-def _rows_of(table: pa.Table, path: Path, intake: Intake, before: int) -> Rows:
+def _rows_of(table: pa.Table, path: Path, intake: Intake, *, before: int = 0, history: bool = False) -> Rows:
     """Rows of a table; those of the file before it are counted in the origins of dead letters."""
+    now = intake.now_ns()
     names = table.column_names
     missing = {"time", "tag", "value"} - set(names)
     if missing:
@@ -99,16 +103,17 @@ def _rows_of(table: pa.Table, path: Path, intake: Intake, before: int) -> Rows:
     if doubled:
         raise ConfigError(f"{path}: more than one column {', '.join(sorted(doubled))}")
     try:
-        series, refusals = _series(table, intake)
+        series, refusals = _series(table, intake, with_units=history)
         time = _times(table["time"])
         value, no_number = _values(table["value"])
         status, no_status = _statuses(table)
-        status, reasons = _as_received(table, status)
+        status, reasons = _as_received(table, status, with_reasons=history)
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: a column is of a type that cannot be replayed: {reason}") from error
     faults = (
         _Fault(time == NO_TIME, DeadReason.BAD_TIMESTAMP, "the time cannot be read"),
+        _Fault(history & (time > now + _LATEST_AHEAD_NS), DeadReason.BAD_TIMESTAMP, "the time is to come"),
         _Fault(no_number, DeadReason.NOT_NUMERIC, "the value is not a number"),
         _Fault(no_status, DeadReason.BAD_QUALITY, "the status is no known word or code"),
     )
@@ -121,7 +126,7 @@ def _rows_of(table: pa.Table, path: Path, intake: Intake, before: int) -> Rows:
 
     order = np.flatnonzero(~bad)
     order = order[np.argsort(time[order], kind="stable")]
-    dead = _letters(path.name, table, np.flatnonzero(bad), refusal, now=intake.now_ns(), before=before)
+    dead = _letters(path.name, table, np.flatnonzero(bad), refusal, now=now, before=before)
     return Rows(time[order], series[order], value[order], status[order], reasons[order], dead)
 
 
@@ -214,11 +219,13 @@ def _each(column: pa.ChunkedArray, read: Callable[[Any], _T]) -> tuple[npt.NDArr
     return chosen, [read(value) for value in distinct.dictionary.to_pylist()]
 
 
-def _series(table: pa.Table, intake: Intake) -> tuple[npt.NDArray[np.int32], list[Refusal]]:
+def _series(
+    table: pa.Table, intake: Intake, *, with_units: bool
+) -> tuple[npt.NDArray[np.int32], list[Refusal]]:
     """The series of each row; -1 - n where it leads nowhere, by the n-th refusal."""
     chosen, names = _each(table["tag"].cast(pa.large_string()), lambda name: name or "")
     units = [""]
-    if "unit" in table.column_names:
+    if with_units and "unit" in table.column_names:
         unit, units = _each(table["unit"].cast(pa.large_string()), lambda text: text or "")
         pairs, chosen = np.unique(chosen * len(units) + unit, return_inverse=True)
     else:
@@ -287,10 +294,10 @@ def _statuses(table: pa.Table) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.b
 
 
 def _as_received(
-    table: pa.Table, status: npt.NDArray[np.uint32]
+    table: pa.Table, status: npt.NDArray[np.uint32], *, with_reasons: bool
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     """Statuses before any check, and the marks only a source can make; as they are without `reasons`."""
-    if "reasons" not in table.column_names:
+    if not with_reasons or "reasons" not in table.column_names:
         return status, np.zeros(len(status), np.uint32)
     chosen, found = _each(
         table["reasons"].cast(pa.large_string()), lambda words: reasons_from_text(words or "")
