@@ -291,6 +291,8 @@ class _Taking:
 
     def _by_tag(self, rows: Rows) -> Iterator[tuple[int, str, npt.NDArray[np.intp]]]:
         """For each series its number, its tag and its rows, which are in ascending time."""
+        if not len(rows.series):
+            return
         order = np.argsort(rows.series, kind="stable")
         numbers, first = np.unique(rows.series[order], return_index=True)
         for number, at in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
