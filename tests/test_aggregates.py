@@ -242,6 +242,31 @@ def test_open_ends_are_the_first_and_last_sample_and_nothing_is_told_of_before(t
     queries.close()
 
 
+class MinutesOnly(LocalQueries):
+    """A store that has let go of the samples before a time and kept what its windows say of them."""
+
+    gone = T0 + 9_000 * SECOND
+
+    def range(self, tag: str, start: int | None, end: int | None) -> pa.Table:
+        return super().range(tag, max(start or self.gone, self.gone), end)
+
+
+def test_what_a_store_has_only_figures_of_is_before_the_beginning(tmp_path: Path) -> None:
+    rows = [(float(at), at / 100, GOOD) for at in range(0, 20_000, 50)]
+    log = OutputLog([samples(0, *((0, at, value, status, 0) for at, value, status in rows))])
+    store = LocalStore(tmp_path, NAMES)
+    store.write(log.entries)
+    store.seal()
+    queries = MinutesOnly(tmp_path, NAMES, UNITS, log.after)
+    for start in (None, T0 + 1_000 * SECOND):
+        made = asked(queries, TAG, 600 * SECOND, start, T0 + 15_000 * SECOND)
+        times = made["time"].cast(pa.int64()).to_pylist()
+        assert times[0] <= MinutesOnly.gone < times[0] + 600 * SECOND
+        assert sum(made["count"].to_pylist()) == 120
+    assert len(asked(queries, TAG, 600 * SECOND, None, T0 + 5_000 * SECOND)) == 0
+    queries.close()
+
+
 def test_late_and_marked_samples_count_like_any_other(tmp_path: Path) -> None:
     log = OutputLog(
         [samples(0, (0, 10, 1.0), (0, 30, 3.0)), samples(1, (0, 20, 2.0, GOOD, int(Reason.LATE)))]

@@ -111,7 +111,9 @@ def export(
 
 def _parts(queries: Queries, name: str, bounds: tuple[int | None, int | None]) -> Iterator[pa.Table]:
     for low, high in _spans(queries, name, *bounds):
-        yield in_words(queries.range(name, low, high), exact=True)
+        rows = queries.range(name, low, high)
+        if len(rows):  # of old days a store may have kept figures and no samples
+            yield in_words(rows, exact=True)
 
 
 def _spans(queries: Queries, tag: str, start: int | None, end: int | None, level: int = 0) -> Iterator[Span]:

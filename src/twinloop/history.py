@@ -81,11 +81,6 @@ def open_queries(config: PlantConfig) -> LocalQueries:
     )
 
 
-def is_stepped(config: PlantConfig, tag: str) -> bool:
-    """Whether a tag's last value holds until its next: booleans and enumerations, by the plant file."""
-    return any(each.name == tag and not each.analogue for each in tags_of(config))
-
-
 def open_plant(path: str | Path, env: Mapping[str, str] | None = None) -> Plant:
     """The history of the plant a plant file describes; `twinloop.open` is this function.
 
@@ -203,6 +198,11 @@ class Plant:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def is_stepped(config: PlantConfig, tag: str) -> bool:
+    """Whether a tag's last value holds until its next: booleans and enumerations, by the plant file."""
+    return any(each.name == tag and not each.analogue for each in tags_of(config))
 
 
 def _each(names: str | Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -131,6 +132,8 @@ class _Store:
         far = (_LOWEST, near) if backward else (near, _HIGHEST)
         for low, high in self._hours(*far, backward=backward, found=parts):
             parts.append(self._range(low, high))
+            if not len(parts[-1].time):
+                break  # its samples are gone and only its figures are left: so are those further away
         return Rows.joined(parts[::-1] if backward else parts)
 
     def _hours(
@@ -157,16 +160,19 @@ class _Store:
         return sum(int(Points(rows, self._configuration).usable.sum()) for rows in found) >= _ENOUGH
 
     def _ends(self, low: int, high: int) -> tuple[int, int] | None:
-        """The first and the last sample's time in [low, high): a coarse look, then a closer one."""
-        times, _ = self._windows(_MONTH_NS, low, high)
-        if not len(times):
+        """The first and the last sample's time in [low, high).
+
+        Of old hours a store may have kept figures and no samples.
+        """
+        hours = self._windows(_HOUR_NS, low, high)[0].tolist()
+
+        def samples(hour: int) -> I64:
+            return self._range(max(low, hour), min(high, hour + _HOUR_NS)).time
+
+        if not hours or not len(finish := samples(hours[-1])):
             return None
-        first, last = int(times[0]), int(times[-1])
-        first = int(self._windows(_HOUR_NS, max(low, first), min(high, first + _MONTH_NS))[0][0])
-        last = int(self._windows(_HOUR_NS, max(low, last), min(high, last + _MONTH_NS))[0][-1])
-        begin = self._range(max(low, first), min(high, first + _HOUR_NS))
-        finish = self._range(max(low, last), min(high, last + _HOUR_NS))
-        return int(begin.time[0]), int(finish.time[-1])
+        first = 0 if len(samples(hours[0])) else bisect_left(hours, 1, key=lambda hour: len(samples(hour)))
+        return int(samples(hours[first])[0]), int(finish[-1])
 
     def _windows(self, every_ns: int, low: int, high: int) -> tuple[I64, Bool]:
         """The windows with samples, and whether any of those is usable."""
