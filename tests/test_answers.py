@@ -16,9 +16,8 @@ import pytest
 
 import twinloop
 from support.imported import START, import_into, plant_without_sources, recorded_rows
-from twinloop import Plant, QueryError
+from twinloop import Answer, Plant, QueryError
 from twinloop.aggregates import Configuration
-from twinloop.answers import Answer
 from twinloop.stores.store import RANGE_SCHEMA, WINDOW_SCHEMA
 
 mpl.use("Agg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import pytest
 import twinloop
 from support.imported import START, import_into, plant_without_sources, recorded_rows
 from support.outputs import NAMES, SECOND, T0, UNITS, OutputLog, samples
-from support.twin import command
 from twinloop.batch import NO_TIME, Received
+from twinloop.cli.importing import render_imported
 from twinloop.errors import ConfigError, QueryError, StartError
 from twinloop.exporting import export, form_of
 from twinloop.importing import rows_in
@@ -161,12 +162,13 @@ def test_a_time_that_is_there_keeps_its_value_and_what_is_of_no_use_is_told(
         f"time,tag,value\n{START}.25Z,{TAG},21\n{START}.25Z,R101.nope,1\nnoon,{TAG},1\n"
         f"2026-03-01T11:00:00Z,{TAG},30\n2026-03-01T11:00:00Z,{TAG},30\n"
     )
-    done = command("import", filled, file(tmp_path, text, "more.csv"))
-    assert done.returncode == 1
-    said = done.stdout
+    report = import_into(filled, file(tmp_path, text, "more.csv"))
+    said = render_imported(report, "table", dry_run=False, terminal=False)
     assert "1 of 5 rows taken, of 1 tag; 1 were there already; 1 differ" in said
     assert "2 became dead letters" in said
     assert "more.csv: row 2" in said
+    told = json.loads(render_imported(report, "json", dry_run=False, terminal=False))
+    assert (told["differ"], told["buried"], len(told["why_buried"])) == (1, 2, 2)
     rows = history(filled)
     assert rows[: len(before)] == before
     assert [row["value"] for row in rows[len(before) :]] == [30.0]
