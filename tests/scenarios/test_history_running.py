@@ -16,7 +16,7 @@ def test_history_is_taken_in_asked_for_and_written_out_while_the_twin_runs(tmp_p
     with running(plant) as run:
         run.says("SIGINT or SIGTERM stops it")
         done = command("import", plant, tmp_path / "rows.csv")
-        said = "124 of 125 rows taken, of 2 tags; 1 became dead letters\n"
+        said = "124 of 125 rows taken, of 2 tags; 1 became a dead letter\n"
         assert (done.returncode, done.stdout[-len(said) :]) == (1, said), done.stderr
         rows = eventually(lambda: query(plant, "range", TAG), lambda found: len(found) == 121)
         assert list((tmp_path / "data" / "import").iterdir()) == []

@@ -72,7 +72,8 @@ def _in_words(report: Imported, *, dry_run: bool) -> str:
     if report.differ:
         said += f"; {report.differ} differ from what is stored for their time, which stays"
     if report.buried:
-        said += f"; {report.buried.total()} became dead letters"
+        buried = report.buried.total()
+        said += "; 1 became a dead letter" if buried == 1 else f"; {buried} became dead letters"
     if report.waiting:
         said += "; some wait for the process that has the data directory, or for the next `twinloop run`"
     return said
