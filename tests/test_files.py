@@ -88,6 +88,12 @@ async def test_what_cannot_be_used_is_a_dead_letter_that_names_its_row(tmp_path:
     assert len(received(records)) == 1, "an empty cell is a missing value, which is a sample"
 
 
+async def test_a_replay_takes_values_and_statuses_as_the_file_has_them(tmp_path: Path) -> None:
+    text = "tag,time,value,unit,status,reasons\nR101.t,2026-03-01T10:00:00Z,1,K,Uncertain,SPIKE\n"
+    rows = received(await deliver(write(tmp_path, text)))
+    assert (rows.status.tolist(), rows.reasons.tolist()) == ([0x4000_0000], [0])
+
+
 async def test_a_long_gap_is_one_tick_that_carries_the_number_missed(tmp_path: Path) -> None:
     path = write(tmp_path, "time,tag,value\n2026-03-01T10:00:00Z,R101.t,1\n2026-03-01T22:00:00Z,R101.t,2\n")
     ticks = [record for record in await deliver(path) if isinstance(record, Tick)]

@@ -22,10 +22,12 @@ from twinloop.errors import (
 )
 
 if TYPE_CHECKING:
+    from twinloop.answers import Answer
     from twinloop.history import Plant
     from twinloop.history import open_plant as open  # noqa: A004 - reads well as twinloop.open
 
 __all__ = [
+    "Answer",
     "ConfigError",
     "EstimationError",
     "LinkError",
@@ -46,4 +48,8 @@ def __getattr__(name: str) -> Any:
         from twinloop import history
 
         return history.open_plant if name == "open" else history.Plant
+    if name == "Answer":
+        from twinloop.answers import Answer
+
+        return Answer
     raise AttributeError(f"module 'twinloop' has no attribute {name!r}")

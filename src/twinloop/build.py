@@ -34,6 +34,7 @@ from twinloop.loop.sync import Loop, Parts
 from twinloop.records import Tick, decode_outputs
 from twinloop.sources.clock import Clock
 from twinloop.sources.files import REPLAY, FileOptions, FileSource
+from twinloop.sources.importing import ImportSource
 from twinloop.sources.mqtt.client import MqttOptions, MqttSource
 from twinloop.sources.mqtt.intake import MessageReader
 from twinloop.sources.mqtt.topics import TopicMap
@@ -112,7 +113,7 @@ def build_loop(
         place: whose data directory it works in.
         metrics: where it counts.
         replay: files to replay in place of the plant's sources.
-        only_refeed: no source but the spool of dead letters that are fed again; it ends with that.
+        only_refeed: no source but the spools of dead letters fed again and of history; it ends with those.
 
     Raises:
         ConfigError: the plant file asks for what cannot be.
@@ -144,10 +145,13 @@ def build_loop(
             )
             return [Supervisor(FileSource(options, _Intake(REPLAY, resolver, place.dictionary)), append)]
         again = RefeedSource(place.directory, _readers(place, resolver), watch=not only_refeed)
+        intake = _Intake(REPLAY, resolver, place.dictionary)
+        history = ImportSource(place.directory, intake, watch=not only_refeed)
         sources = [] if only_refeed else _sources(place, resolver)
         return [
             *(Supervisor(each, append, silence_s=_silence_s(config, each.name)) for each in sources),
             Supervisor(again, append, quiet=True),
+            Supervisor(history, append, quiet=True),
         ]
 
     return Loop(parts, supervisors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from twinloop.aggregates import Configuration
+from twinloop.aggregates.asking import ask_aggregates
+from twinloop.answers import Answer, joined
 from twinloop.config.expand import tags_of
 from twinloop.config.models import PlantConfig
 from twinloop.config.plantfile import load
@@ -27,7 +30,7 @@ from twinloop.storing import Reading, make_queries
 from twinloop.tags import TagTable
 from twinloop.timetext import parse_duration, parse_time
 
-__all__ = ["Plant", "open_plant", "open_queries", "outputs_after"]
+__all__ = ["Plant", "is_stepped", "open_plant", "open_queries", "outputs_after"]
 
 Moment = str | int | None
 """A time: ISO 8601, relative to now (`-1h`), ns since the epoch, or None for open."""
@@ -94,68 +97,96 @@ def open_plant(path: str | Path, env: Mapping[str, str] | None = None) -> Plant:
 
 
 class Plant:
-    """Questions to one plant's history; answers are Arrow tables (`.to_pandas()` where pandas is installed).
+    """Questions to one plant's history; an `Answer` is an Arrow table with `.to_pandas()` and `.plot()`.
 
-    Status and reasons are codes: `twinloop.status` has the words. Use it as a context, or `close` it.
+    Use it as a context, or `close` it.
     """
 
     def __init__(self, config: PlantConfig) -> None:
         self._queries = open_queries(config)
+        self._config = config
 
-    def latest(self, *tags: str) -> pa.Table:
+    def latest(self, *tags: str) -> Answer:
         """The newest sample of each tag, of all tags when none is named.
 
         Raises:
             QueryError: a tag is not known.
         """
-        return self._queries.latest(tags)
+        return Answer(self._queries.latest(tags), "latest")
 
-    def range(self, tag: str, start: Moment = None, end: Moment = None) -> pa.Table:
+    def range(self, tag: str | Iterable[str], start: Moment = None, end: Moment = None) -> Answer:
         """Every sample received in [start, end), ascending time, each with its estimate.
 
+        Of several tags one after the other, in the order asked for; `tag` says whose a row is.
+
         Raises:
-            QueryError: the tag is not known, or a time cannot be read.
+            QueryError: a tag is not known, or a time cannot be read.
         """
-        return self._queries.range(tag, *_moments(start, end))
+        bounds = _moments(start, end)
+        return Answer(joined({each: self._queries.range(each, *bounds) for each in _each(tag)}), "range")
 
     def window(
         self,
-        tag: str,
+        tag: str | Iterable[str],
         every: str | int,
         start: Moment = None,
         end: Moment = None,
         *,
+        aggregate: str | Iterable[str] = (),
         uncertain_as_good: bool = False,
-    ) -> pa.Table:
-        """Mean, min, max, count and good fraction over windows aligned to the epoch.
+        configuration: Configuration | None = None,
+    ) -> Answer:
+        """Mean, min, max, count and good fraction over epoch-aligned windows; or aggregates by Part 13.
 
         Args:
-            tag: full name.
+            tag: full name; of several tags the rows come one tag after the other, with a column `tag`.
             every: width, `"1m"` or ns.
             start, end: as for `range`.
-            uncertain_as_good: Uncertain values count for mean, min and max too.
+            aggregate: of `twinloop.aggregates.AGGREGATES`: the columns are then `time` and, of each, its
+                value and its status. Every window has a row then, also one without samples.
+            uncertain_as_good: Uncertain values count for mean, min and max, and are not taken for Bad.
+            configuration: how aggregates are worked out; by default as the standard says, and stepped
+                where the tag is a boolean or an enumeration.
 
         Raises:
-            QueryError: the tag is not known, or a time cannot be read.
+            QueryError: a tag or an aggregate is not known, or a time cannot be read.
         """
         every_ns = parse_duration(every) if isinstance(every, str) else every
-        bounds = _moments(start, end)
-        return self._queries.window(tag, every_ns, *bounds, uncertain_as_good=uncertain_as_good)
+        start_ns, end_ns = _moments(start, end)
+        names = _each(aggregate)
 
-    def events(self, start: Moment = None, end: Moment = None) -> pa.Table:
+        def ask(each: str) -> pa.Table:
+            if not names:
+                widened = uncertain_as_good
+                return self._queries.window(each, every_ns, start_ns, end_ns, uncertain_as_good=widened)
+            rules = configuration or Configuration(
+                treat_uncertain_as_bad=not uncertain_as_good, stepped=is_stepped(self._config, each)
+            )
+            return ask_aggregates(
+                self._queries, each, every_ns, start_ns, end_ns, names=names, configuration=rules
+            )
+
+        if isinstance(tag, str):
+            return Answer(ask(tag), "window", tag=tag, unit=self._unit(tag))
+        return Answer(joined({each: ask(each) for each in _each(tag)}), "window")
+
+    def _unit(self, tag: str) -> str:
+        return next((each.unit for each in tags_of(self._config) if each.name == tag), "")
+
+    def events(self, start: Moment = None, end: Moment = None) -> Answer:
         """What happened in [start, end), ascending time."""
-        return self._queries.events(*_moments(start, end))
+        return Answer(self._queries.events(*_moments(start, end)), "events")
 
-    def dead(self, start: Moment = None, end: Moment = None, *, settled: bool = False) -> pa.Table:
+    def dead(self, start: Moment = None, end: Moment = None, *, settled: bool = False) -> Answer:
         """Payloads that became no sample, with their bytes, origin and reason.
 
         Those that became samples by `twinloop refeed` are left out, unless `settled` asks for them.
         """
-        return self._queries.dead(*_moments(start, end), settled=settled)
+        return Answer(self._queries.dead(*_moments(start, end), settled=settled), "dead")
 
-    def snapshots(self, asset: str | None = None, start: Moment = None, end: Moment = None) -> pa.Table:
+    def snapshots(self, asset: str | None = None, start: Moment = None, end: Moment = None) -> Answer:
         """The twin's states and predictions, of one asset or of all."""
-        return self._queries.snapshots(asset, *_moments(start, end))
+        return Answer(self._queries.snapshots(asset, *_moments(start, end)), "snapshots")
 
     def close(self) -> None:
         """Let go of the files."""
@@ -168,6 +199,16 @@ class Plant:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def is_stepped(config: PlantConfig, tag: str) -> bool:
+    """Whether a tag's last value holds until its next: booleans and enumerations, by the plant file."""
+    return any(each.name == tag and not each.analogue for each in tags_of(config))
+
+
+def _each(names: str | Iterable[str]) -> list[str]:
+    """Names, each once; a single one may stand by itself."""
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
 
 
 def _moments(*moments: Moment) -> Sequence[int | None]:

@@ -23,16 +23,28 @@ from rich.table import Table
 from rich.text import Text
 
 from twinloop.errors import QueryError
-from twinloop.status import format_reasons, severity_name
+from twinloop.status import aggregate_words, format_reasons, severity_name, status_text
 from twinloop.timetext import time_text
 
-__all__ = ["FORMATS", "KINDS", "in_words", "render", "time_text", "to_csv", "to_json", "to_table", "write"]
+__all__ = [
+    "FORMATS",
+    "KINDS",
+    "in_words",
+    "render",
+    "time_text",
+    "to_cells",
+    "to_csv",
+    "to_json",
+    "to_table",
+    "write",
+]
 
 FORMATS: Final = ("table", "json", "csv", "parquet")
 KINDS: Final = ("latest", "range", "window", "events", "dead", "snapshots")
 
 _SEVERITY_STYLE: Final = {"Good": "green", "Uncertain": "yellow", "Bad": "red"}
 _TABLE_DIGITS: Final = 7
+_WORDS: Final = {"status": severity_name, "reasons": format_reasons, "worst_quality": severity_name}
 
 
 def render(table: pa.Table, kind: str, form: str, *, terminal: bool = False) -> bytes:
@@ -87,20 +99,24 @@ def write(table: pa.Table, kind: str, form: str, out: Path | TextIO, *, terminal
         out.write(rendered.decode())
 
 
-def in_words(table: pa.Table) -> pa.Table:
-    """The answer with status and reasons as words; all other columns as they are."""
-    for name, word in (("status", severity_name), ("reasons", format_reasons)):
-        at = table.schema.get_field_index(name)
-        if at >= 0 and pa.types.is_integer(table.schema.field(at).type):
-            table = table.set_column(at, name, _mapped(table[name], word))
+def in_words(table: pa.Table, *, exact: bool = False) -> pa.Table:
+    """The answer with status and reasons as words; all other columns as they are.
+
+    An exact status is its code's name or number (`status_text`), else it is its severity.
+    """
+    for at, field in enumerate(table.schema):
+        word = _WORDS.get(field.name) or (aggregate_words if field.name.endswith("_status") else None)
+        word = status_text if exact and field.name == "status" else word
+        if word is not None and pa.types.is_integer(field.type):
+            table = table.set_column(at, field.name, _mapped(table[field.name], word))
     return table
 
 
 def _mapped(codes: pa.ChunkedArray, word: Callable[[int], str]) -> pa.Array:
     """A word for each code; each different code is put into words once."""
-    distinct, inverse = np.unique(codes.to_numpy(), return_inverse=True)
+    distinct, inverse = np.unique(codes.fill_null(0).to_numpy(), return_inverse=True)
     words = pa.array([word(int(code)) for code in distinct], pa.string())
-    return words.take(pa.array(inverse.astype(np.int64)))
+    return words.take(pa.array(inverse.astype(np.int64), mask=codes.is_null().to_numpy()))
 
 
 def to_csv(table: pa.Table) -> str:
@@ -159,6 +175,13 @@ def to_table(table: pa.Table, *, terminal: bool) -> str:
     console.print(grid)
     lines = out.getvalue().splitlines() if not terminal else None
     return out.getvalue() if lines is None else "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def to_cells(table: pa.Table) -> list[list[str]]:
+    """The rows as texts for the eye, in words."""
+    worded = in_words(table)
+    columns = [_cells(worded, name) for name in worded.schema.names]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _width(name: str, cells: Sequence[str]) -> int:

@@ -6,34 +6,30 @@ left in the spool that it watches.
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import fnmatch
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
-from twinloop.build import build_loop, build_readers
+from twinloop.build import build_readers
 from twinloop.config.models import OpcuaSourceConfig, PlantConfig
 from twinloop.config.plantfile import load
 from twinloop.errors import StartError
 from twinloop.history import open_queries
-from twinloop.loop.metrics import Metrics
 from twinloop.records import DeadLetter, DeadReason
 from twinloop.sources.file_rows import REPLAY
 from twinloop.sources.refeed import FOLDER, Again, Ledger, Reader, Spool, key_of
+from twinloop.spooling import alone, feed
 from twinloop.stores.influx.store import SOURCE
-from twinloop.workplace import borrowed_workplace, holder_of, workplace
+from twinloop.workplace import borrowed_workplace
 
 __all__ = ["Refed", "Selection", "Stay", "refeed"]
 
-_LOOK_S: Final = 0.1
 _PART: Final = 500
 
 
@@ -123,7 +119,7 @@ async def refeed(
     config = load(path, env)
     if dry_run:
         return _sorted_out(config, selection, lambda _: None, set())
-    with _alone(config.data_dir):
+    with alone(config.data_dir):
         spool = Spool(config.data_dir)
         keys = _waiting(spool)  # of a re-feeding that was ended before it was done
         met = set(keys)
@@ -137,7 +133,7 @@ async def refeed(
             spool.flush()
         except OSError as error:
             raise StartError(f"{config.data_dir / FOLDER}: {error.strerror or error}") from error
-        await _fed(config, spool, patience_s)
+        await feed(config, spool, patience_s)
         done = Ledger(config.data_dir).fed(sorted(keys))
         waiting = _waiting(spool)
         report.fed, report.became = len(done), sum(done.values())
@@ -153,21 +149,6 @@ def _waiting(spool: Spool) -> set[bytes]:
         with suppress(FileNotFoundError):
             keys.update(key_of(letter) for letter in spool.read(path))
     return keys
-
-
-@contextmanager
-def _alone(data_dir: Path) -> Iterator[None]:
-    """Keep other re-feedings out meanwhile."""
-    if not data_dir.is_dir():
-        yield  # where there is no data, what follows says so
-        return
-    try:
-        (data_dir / FOLDER).mkdir(exist_ok=True)
-        with (data_dir / FOLDER / "lock").open("w", encoding="ascii") as lock:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError:
-        raise StartError(f"another `twinloop refeed` is under way in {data_dir}") from None
 
 
 def _sorted_out(
@@ -238,22 +219,3 @@ def _why_not(config: PlantConfig, source: str) -> str:
     if isinstance(config.sources.get(source), OpcuaSourceConfig):
         return "an OPC UA value that is no number: no plant file makes it one"
     return f"the plant file has no source {source!r} now"
-
-
-async def _fed(config: PlantConfig, spool: Spool, patience_s: float) -> None:
-    """Return when the spool is empty, or when the twin that should empty it does nothing for too long."""
-    before, since_s = len(spool.waiting()), time.monotonic()
-    while count := len(spool.waiting()):
-        if not holder_of(config.data_dir):
-            await _feed_here(config)
-            return
-        if count != before:
-            before, since_s = count, time.monotonic()
-        if time.monotonic() - since_s > patience_s:
-            return
-        await asyncio.sleep(_LOOK_S)
-
-
-async def _feed_here(config: PlantConfig) -> None:
-    with workplace(config) as place:
-        await build_loop(place, Metrics(), only_refeed=True).run(asyncio.Event())

@@ -15,17 +15,24 @@ import numpy.typing as npt
 
 __all__ = [
     "BAD",
+    "CALCULATED",
     "GOOD",
+    "INTERPOLATED",
+    "MULTIPLE_VALUES",
+    "PARTIAL",
     "UNCERTAIN",
     "Reason",
     "Severity",
     "StatusCode",
+    "aggregate_words",
     "format_reasons",
     "lower",
+    "reasons_from_text",
     "severity",
     "severity_name",
     "status_from_opcda",
     "status_from_text",
+    "status_text",
 ]
 
 GOOD: Final = 0x0000_0000
@@ -35,6 +42,11 @@ SEVERITY_SHIFT: Final = 30
 # Bits 0-15 carry flags about the value; bit 10 says the info bits 0-9 are DataValue flags.
 INFO_DATA_VALUE: Final = 0x0000_0400
 OVERFLOW_BIT: Final = 0x0000_0080
+# What a historian says of a value it made (OPC 10000-4, 7.39.1; OPC 10000-13, 5.3.3); raw is none of these.
+CALCULATED: Final = INFO_DATA_VALUE | 0x1
+INTERPOLATED: Final = INFO_DATA_VALUE | 0x2
+PARTIAL: Final = INFO_DATA_VALUE | 0x4
+MULTIPLE_VALUES: Final = INFO_DATA_VALUE | 0x10
 
 U32 = npt.NDArray[np.uint32]
 
@@ -129,6 +141,24 @@ def severity_name(status: int) -> str:
     return ("Good", "Uncertain", "Bad", "Bad")[(int(status) >> SEVERITY_SHIFT) & 3]
 
 
+_HISTORIAN: Final = {
+    CALCULATED: "Calculated",
+    INTERPOLATED: "Interpolated",
+    PARTIAL: "Partial",
+    MULTIPLE_VALUES: "MultipleValues",
+}
+
+
+def aggregate_words(status: int) -> str:
+    """The severity of a historian's value, and what it says about it.
+
+    >>> aggregate_words(CALCULATED | PARTIAL)
+    'Good|Calculated|Partial'
+    """
+    said = [word for bits, word in _HISTORIAN.items() if status & bits == bits]
+    return "|".join([severity_name(status), *said])
+
+
 def format_reasons(reasons: int) -> str:
     """Reason names joined by `|`, lowest bit first; empty for none.
 
@@ -138,6 +168,16 @@ def format_reasons(reasons: int) -> str:
     return "|".join(reason.name or "" for reason in Reason if reasons & reason)
 
 
+def reasons_from_text(text: str) -> int:
+    """The inverse of `format_reasons`; words that are no reason count for nothing.
+
+    >>> Reason(reasons_from_text("RATE|SPIKE")) == Reason.SPIKE | Reason.RATE
+    True
+    """
+    return sum(int(reason) for reason in Reason if reason.name in text.split("|"))
+
+
+_NAMES: Final = {int(code): code.name.title().replace("_", "") for code in StatusCode}
 _BY_NAME: Final[dict[str, int]] = {code.name.replace("_", "").lower(): int(code) for code in StatusCode}
 
 
@@ -159,6 +199,15 @@ def status_from_text(text: str) -> int | None:
     except ValueError:
         return None
     return number if 0 <= number <= 0xFFFF_FFFF else None
+
+
+def status_text(status: int) -> str:
+    """A status code as `status_from_text` reads it: by its name where it has one, else as a number.
+
+    >>> status_text(StatusCode.UNCERTAIN_LAST_USABLE_VALUE), status_text(CALCULATED)
+    ('UncertainLastUsableValue', '0x00000401')
+    """
+    return _NAMES.get(status) or f"0x{status:08X}"
 
 
 def status_from_opcda(quality: int) -> int | None:

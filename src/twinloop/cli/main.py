@@ -22,6 +22,13 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from twinloop.cli.logsetup import configure
+from twinloop.cli.options import (
+    add_export_options,
+    add_import_options,
+    add_window_options,
+    aggregates_asked_for,
+    rules_asked_for,
+)
 from twinloop.errors import ConfigError, QueryError, TwinloopError
 from twinloop.leaving import left_at_once
 
@@ -67,6 +74,11 @@ def parser() -> argparse.ArgumentParser:
 
     _query_command(commands)
 
+    export = _command(commands, "export", _export, "write history to files, also while `run` is running")
+    add_export_options(export)
+    text = "take history from files in, also while `run` is running"
+    add_import_options(_command(commands, "import", _import, text))
+
     _refeed_command(commands)
 
     _replay_command(commands)
@@ -111,6 +123,7 @@ def _query_command(commands: argparse._SubParsersAction[_Parser]) -> None:
     query.add_argument("--end", metavar="T", help="the same; not included")
     query.add_argument("--every", metavar="D", help="width of a window: 10s, 1m, 1h")
     query.add_argument("--uncertain-as-good", action="store_true", help="windows count Uncertain values too")
+    add_window_options(query)
     query.add_argument("--summary", action="store_true", help="dead: count by source, origin and reason")
     query.add_argument("--all", action="store_true", help="dead: also those that were fed again")
     query.add_argument("--format", choices=FORMATS, default="table")
@@ -344,6 +357,22 @@ def _refeed(options: argparse.Namespace) -> int:
     return FAILED if report.waiting or report.refused else DONE
 
 
+def _export(options: argparse.Namespace) -> int:
+    from twinloop.cli.export import export_with_progress
+
+    export_with_progress(options)
+    return DONE
+
+
+def _import(options: argparse.Namespace) -> int:
+    from twinloop.cli.importing import import_with_progress, render_imported
+
+    report = asyncio.run(import_with_progress(options))
+    terminal = sys.stdout.isatty()
+    sys.stdout.write(render_imported(report, options.format, dry_run=options.dry_run, terminal=terminal))
+    return FAILED if report.buried or report.differ or report.waiting else DONE
+
+
 def _diff(options: argparse.Namespace) -> int:
     from twinloop.cli.diff import render_difference
     from twinloop.compare import compare
@@ -372,6 +401,7 @@ def _query(options: argparse.Namespace) -> int:
     from twinloop.history import open_queries
     from twinloop.present import write
 
+    config = load(options.plant, os.environ)
     question = Question(
         what=options.what,
         names=tuple(options.names),
@@ -381,8 +411,10 @@ def _query(options: argparse.Namespace) -> int:
         uncertain_as_good=options.uncertain_as_good,
         summary=options.summary,
         settled=options.all,
+        aggregates=aggregates_asked_for(options),
+        rules=rules_asked_for(options, config),
     )
-    queries = open_queries(load(options.plant, os.environ))
+    queries = open_queries(config)
     table = ask(queries, question, time.time_ns())
     terminal = options.output is None and sys.stdout.isatty()
     write(table, options.what, options.format, options.output or sys.stdout, terminal=terminal)

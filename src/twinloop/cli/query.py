@@ -8,6 +8,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from twinloop.aggregates import Configuration
+from twinloop.aggregates.asking import ask_aggregates
 from twinloop.errors import QueryError
 from twinloop.stores.queries import LocalQueries
 from twinloop.timetext import parse_duration, parse_time
@@ -29,6 +31,8 @@ class Question:
         uncertain_as_good: windows count Uncertain values too.
         summary: dead letters are counted by source, origin and reason.
         settled: dead letters that were fed again are shown, too.
+        aggregates: windows have these, by OPC UA Part 13, in place of mean, min and max.
+        rules: how they are worked out.
     """
 
     what: What
@@ -39,6 +43,8 @@ class Question:
     uncertain_as_good: bool = False
     summary: bool = False
     settled: bool = False
+    aggregates: tuple[str, ...] = ()
+    rules: Configuration | None = None
 
 
 def ask(queries: LocalQueries, question: Question, now_ns: int) -> pa.Table:
@@ -54,6 +60,8 @@ def ask(queries: LocalQueries, question: Question, now_ns: int) -> pa.Table:
         raise QueryError(f"the start ({question.start}) is not before the end ({question.end})")
     if question.what != "dead" and (question.summary or question.settled):
         raise QueryError(f"--{'summary' if question.summary else 'all'} goes with `dead` only")
+    if question.what != "window" and question.aggregates:
+        raise QueryError("--aggregate goes with `window` only")
     if question.what == "latest":
         return queries.latest(names)
     if question.what in {"events", "dead"}:
@@ -64,11 +72,17 @@ def ask(queries: LocalQueries, question: Question, now_ns: int) -> pa.Table:
         raise QueryError(f"`{question.what}` takes exactly one tag, ASSET.tag")
     if question.what == "range":
         return queries.range(names[0], start, end)
+    return _windows(queries, question, start, end)
+
+
+def _windows(queries: LocalQueries, question: Question, start: int | None, end: int | None) -> pa.Table:
     if question.every is None:
         raise QueryError("`window` needs --every, such as --every 1m")
-    every_ns = parse_duration(question.every)
-    widened = question.uncertain_as_good
-    return queries.window(names[0], every_ns, start, end, uncertain_as_good=widened)
+    tag, every_ns = question.names[0], parse_duration(question.every)
+    if question.aggregates:
+        rules, chosen = question.rules or Configuration(), question.aggregates
+        return ask_aggregates(queries, tag, every_ns, start, end, names=chosen, configuration=rules)
+    return queries.window(tag, every_ns, start, end, uncertain_as_good=question.uncertain_as_good)
 
 
 def _told(queries: LocalQueries, question: Question, start: int | None, end: int | None) -> pa.Table:

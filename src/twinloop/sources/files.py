@@ -139,5 +139,5 @@ def _received(rows: Rows, part: slice) -> Received:
         arrival_time=time,
         value=rows.value[part],
         status=rows.status[part],
-        reasons=np.zeros(n),
+        reasons=rows.reasons[part],
     )
