@@ -16,11 +16,11 @@ from typing import Final
 
 import pyarrow as pa
 
-from twinloop.build import build_readers
 from twinloop.config.models import OpcuaSourceConfig, PlantConfig
 from twinloop.config.plantfile import load
 from twinloop.errors import StartError
 from twinloop.history import open_queries
+from twinloop.linking import build_readers
 from twinloop.records import DeadLetter, DeadReason
 from twinloop.sources.file_rows import REPLAY
 from twinloop.sources.refeed import FOLDER, Again, Ledger, Reader, Spool, key_of

@@ -9,10 +9,10 @@ from typing import Final, TextIO
 
 import pyarrow as pa
 
-from twinloop.build import check_sources
 from twinloop.config.models import PlantConfig
 from twinloop.config.plantfile import read
 from twinloop.errors import LinkError
+from twinloop.linking import check_sources
 from twinloop.present import time_text, to_table
 from twinloop.sources.source import Reading, Source
 from twinloop.storing import look_at_store

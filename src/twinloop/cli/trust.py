@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from twinloop.build import secured_sources
 from twinloop.config.plantfile import load
 from twinloop.errors import ConfigError, LinkError
+from twinloop.linking_opcua import secured_sources
 from twinloop.sources.opcua.certificates import fingerprint, read_certificate
 from twinloop.sources.opcua.client import OpcuaOptions
 from twinloop.sources.opcua.trust import Pinned, pin_server
