@@ -15,10 +15,7 @@ from twinloop.config.models import InfluxStoreConfig, LocalStoreConfig, PlantCon
 from twinloop.config.section import TlsConfig
 from twinloop.config.text import SECOND_NS
 from twinloop.errors import ConfigError, StartError, StoreBusy
-from twinloop.stores.influx.client import Client
 from twinloop.stores.influx.options import Existing, InfluxOptions
-from twinloop.stores.influx.queries import InfluxQueries
-from twinloop.stores.influx.store import InfluxStore
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
 from twinloop.stores.retention import Retention
@@ -71,6 +68,8 @@ def make_store(
     more = {"redeliverable_from": redeliverable_from, "seal_after_s": seal_after_s}
     try:
         if isinstance(config.store, InfluxStoreConfig):
+            from twinloop.stores.influx.store import InfluxStore
+
             options = _influx_options(config.plant, config.store)
             names, units = table.names, units_of(table)
             return InfluxStore(options, folder, names, units, refused=refused, **more)  # type: ignore[arg-type]
@@ -93,6 +92,8 @@ def make_queries(config: PlantConfig, table: TagTable, reading: Reading) -> Loca
     folder, names, units = config.data_dir / "store", table.names, units_of(table)
     asked: Callable[..., LocalQueries] = LocalQueries
     if isinstance(config.store, InfluxStoreConfig):
+        from twinloop.stores.influx.queries import InfluxQueries
+
         asked = partial(InfluxQueries, _influx_options(config.plant, config.store))
     return asked(
         folder,
@@ -113,6 +114,8 @@ def look_at_store(config: PlantConfig) -> tuple[str, str]:
     """
     if not isinstance(config.store, InfluxStoreConfig):
         return "", ""
+    from twinloop.stores.influx.client import Client
+
     client = Client(_influx_options(config.plant, config.store))
     try:
         where = client.look()
