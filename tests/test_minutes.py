@@ -188,6 +188,19 @@ def test_merges_in_the_background_hold_up_no_write_and_are_given_up_on_closing(
     assert len(LocalQueries(tmp_path, NAMES, UNITS, lambda _after: []).range(TAG, None, None)) == 20
 
 
+def test_what_was_left_unmerged_is_merged_though_newer_segments_stand_behind_it(tmp_path: Path) -> None:
+    """Merges in the background lag; then there are always some small segments at the end."""
+    log = OutputLog([samples(at, (0, at, float(at))) for at in range(70)])
+    store = LocalStore(tmp_path, NAMES)
+    store._merger.wake = lambda: None  # type: ignore[method-assign]
+    for entry in log.entries:
+        store.write([entry])
+        store.seal()
+    while chosen := merging.choose(tmp_path):
+        merging.merge(tmp_path, chosen)
+    assert [brief(each).level for each in list_segments(tmp_path).of("samples")] == [2, 0, 0, 0, 0, 0, 0]
+
+
 @given(st.lists(st.integers(1, 3 * LARGEST_GROUP), max_size=12))
 @settings(max_examples=30, deadline=None)
 def test_row_groups_hold_every_row_once_and_a_large_tag_alone(counts: list[int]) -> None:

@@ -147,34 +147,42 @@ def _lower_priority() -> None:
 
 
 def choose(directory: Path) -> list[Segment]:
-    """The newest segments of one level, oldest of them first, once they are worth merging."""
-    run: list[Segment] = []
+    """Neighbours of one level, oldest first, once they are worth merging; the newest of those there are."""
+    for run in reversed(_runs(list_segments(directory).of("samples"))):
+        if len(run) < MERGE_COUNT and _fits(run):
+            continue
+        chosen: list[Segment] = []
+        for segment in run[:MERGE_COUNT]:
+            if chosen and not _fits([*chosen, segment]):
+                break
+            chosen.append(segment)
+        if len(chosen) > 1:
+            return chosen
+    return []
+
+
+def _runs(segments: list[Segment]) -> list[list[Segment]]:
+    """Neighbours of one level, without those that are large enough."""
+    runs: list[list[Segment]] = []
     level = -1
-    for segment in reversed(list_segments(directory).of("samples")):
+    for segment in segments:
         said = brief(segment)
-        level = said.level if level < 0 else level
-        if said.level != level or said.rows > MERGE_ROWS // 2 or said.span_ms > MERGE_SPAN_MS // 2:
-            break
-        run.append(segment)
-    run.reverse()
-    if len(run) < MERGE_COUNT and _rows(run) < MERGE_ROWS:
-        return []
-    chosen: list[Segment] = []
-    for segment in run[:MERGE_COUNT]:
-        if chosen and (
-            _rows([*chosen, segment]) > MERGE_ROWS or _span_ms([*chosen, segment]) > MERGE_SPAN_MS
-        ):
-            break
-        chosen.append(segment)
-    return chosen if len(chosen) > 1 else []
+        if said.rows > MERGE_ROWS // 2 or said.span_ms > MERGE_SPAN_MS // 2:
+            level = -1
+        elif said.level == level:
+            runs[-1].append(segment)
+        else:
+            runs.append([segment])
+            level = said.level
+    return runs
 
 
-def _rows(segments: list[Segment]) -> int:
-    return sum(brief(segment).rows for segment in segments)
-
-
-def _span_ms(segments: list[Segment]) -> int:
-    return sum(brief(segment).span_ms for segment in segments)
+def _fits(segments: list[Segment]) -> bool:
+    """Whether they are not too much for one segment."""
+    return (
+        sum(brief(segment).rows for segment in segments) <= MERGE_ROWS
+        and sum(brief(segment).span_ms for segment in segments) <= MERGE_SPAN_MS
+    )
 
 
 def merge(directory: Path, chosen: list[Segment], given_up: Callable[[], bool] = lambda: False) -> None:
