@@ -279,6 +279,17 @@ def test_of_late_rows_only_those_whose_place_is_free_are_sent(server: Influx, tm
     }  # fmt: skip
 
 
+def test_late_rows_far_apart_are_looked_up_some_at_a_time(server: Influx, tmp_path: Path) -> None:
+    options = server.options()
+    late = (GOOD, int(Reason.LATE))
+    own = store(options, tmp_path)
+    own.write([samples(0, *((tag, 100 * at, 1.0) for at in range(50) for tag in (0, 6)))])
+    own.write([samples(1, *((tag, 50 * at, 2.0, *late) for at in range(99) for tag in (0, 6)))])
+    own.close()
+    for tag in (0, 6):
+        assert values(queries(options, tmp_path).range(NAMES[tag], None, None)) == [1.0, 2.0] * 49 + [1.0]
+
+
 def test_a_server_that_cannot_be_asked_is_written_to_all_the_same(
     server: Influx, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,6 +26,8 @@ __all__ = ["Client", "MissingError", "Refused", "Series", "Server"]
 QUERY_TIMEOUT_S: Final = 60.0
 PING_TIMEOUT_S: Final = 1.5
 """Of a server that did not answer this is asked first, so that a stop does not wait for one that hangs."""
+_SHORT_QUERY: Final = 4_000
+"""Characters of a question that stands in the URL; a longer one is a form."""
 _CHUNK_ROWS: Final = 10_000
 _LONGEST_TOLD: Final = 300
 _READ_BYTES: Final = 1 << 20
@@ -261,8 +263,12 @@ class Client:
             raise QueryError(f"{self.where} answers no InfluxQL: ask it by its own means")
         asked = {"db": bucket or self._options.bucket, "epoch": "ns"}
         asked |= {"chunked": "true", "chunk_size": str(_CHUNK_ROWS)}
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        body = urlencode({"q": ";".join(statements)}).encode()
+        text = ";".join(statements)
+        body, headers = b"", {"Content-Type": "application/x-www-form-urlencoded"}
+        if len(text) <= _SHORT_QUERY:
+            asked["q"] = text  # every version reads it there
+        else:
+            body = urlencode({"q": text}).encode()
         answer = self._request("POST", "/query", asked, body, headers, timeout=self._long, streamed=True)
         try:
             self._expect(answer)

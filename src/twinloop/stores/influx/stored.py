@@ -27,7 +27,7 @@ _log = logging.getLogger("twinloop.store")
 I64 = npt.NDArray[np.int64]
 _APART_NS: Final = 10_000_000_000
 """Rows further apart are looked up one by one, so that no answer holds what nobody asked for."""
-_STATEMENTS: Final = 100
+_STATEMENTS: Final = 25
 _Offset = tuple[int, int]
 
 
