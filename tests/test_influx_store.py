@@ -214,10 +214,7 @@ class answering:  # noqa: N801 - used as a function
 
 def test_https_is_verified(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
-    server = Influx(tmp_path, certificates)
-    server.start()
-    try:
-        server.begin()
+    with influxdb(tmp_path, certificates) as server:
         trusting = server.options(tls=lambda: tls_context(certificates.authority))
         own = store(trusting, tmp_path)
         own.write([samples(0, (0, 1, 1.0))])
@@ -225,8 +222,6 @@ def test_https_is_verified(tmp_path: Path) -> None:
         assert values(queries(trusting, tmp_path).range(TAG, None, None)) == [1.0]
         with pytest.raises(StoreBusy, match=r"cannot be reached: .*certificate verify failed"):
             Client(server.options(tls=tls_context)).look()
-    finally:
-        server.kill()
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(

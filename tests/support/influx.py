@@ -148,11 +148,11 @@ class Influx:
 
 
 @contextmanager
-def influxdb(directory: Path) -> Iterator[Influx]:
+def influxdb(directory: Path, certificates: Certificates | None = None) -> Iterator[Influx]:
     """A running InfluxDB with an administrator, ended with the block; skips where it is not installed."""
-    server = Influx(directory)
-    server.start()
+    server = Influx(directory, certificates)
     try:
+        server.start()
         server.begin()
         yield server
     finally:
