@@ -37,7 +37,7 @@ def entries_of(steps: Sequence[tuple[int, int, float, bool]]) -> list[tuple[int,
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(STEP, min_size=1, max_size=30), st.data())
+@given(st.lists(STEP, min_size=1, max_size=30, unique_by=lambda step: step[:2]), st.data())
 def test_latest_is_the_same_wherever_the_store_and_its_follower_stand(
     steps: list[tuple[int, int, float, bool]], data: st.DataObject
 ) -> None:
