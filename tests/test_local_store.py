@@ -94,10 +94,10 @@ def test_a_segment_whose_bytes_rotted_is_set_aside_when_a_merge_comes_upon_it(
     content = bytearray(path.read_bytes())
     content[4:400] = bytes(396)  # the pages, not the footer
     path.write_bytes(content)
-    for each in log.entries[7:10]:
+    for each in log.entries[7:12]:
         store.write([each])
         store.seal()
-    assert (store.covered, store.stats.merges) == (9, 1)
+    assert (store.covered, store.stats.merges) == (11, 1)
     assert [(damage.first, damage.recovered) for damage in store.damage] == [(3, False)]
     assert path.with_name(path.name + ".damaged").exists()
     queries = LocalQueries(tmp_path, NAMES, UNITS, log.after)

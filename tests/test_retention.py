@@ -12,7 +12,7 @@ from twinloop.records import Event, EventKind, Outputs
 from twinloop.stores.local import LocalStore
 from twinloop.stores.minutes import MINUTE_NS
 from twinloop.stores.queries import LocalQueries
-from twinloop.stores.retention import Retention, outdated
+from twinloop.stores.retention import Retention
 
 TAG = NAMES[0]
 HOUR = 3600 * SECOND
@@ -58,4 +58,46 @@ def test_the_newest_segment_stays_however_old_it_is(tmp_path: Path) -> None:
     assert store.covered == 4
     assert LocalStore(tmp_path, NAMES).covered == 4
     assert len(queries.range(TAG, None, None)) == 10
-    assert not outdated(tmp_path, Retention(1), time.time_ns())
+
+
+def test_a_merge_across_what_is_gone_keeps_its_minutes(tmp_path: Path) -> None:
+    now = time.time_ns()
+    store = LocalStore(tmp_path, NAMES, retention=Retention(2 * HOUR))
+    queries = LocalQueries(tmp_path, NAMES, UNITS, lambda _after: [])
+    for offset in range(30):
+        age_h = 50.0 + offset if offset in {4, 5} else 0.9 - offset * 0.02  # two seals of imported history
+        store.write([entry(offset, now, age_h)])
+        store.seal()
+        assert sum(queries.window(TAG, MINUTE_NS, None, None)["count"].to_pylist()) == 10 * (offset + 1)
+    assert store.stats.merges > 1
+    assert len(queries.range(TAG, None, None)) == 280
+
+
+def test_damage_after_what_is_gone_takes_nothing_that_is_kept_with_it(tmp_path: Path) -> None:
+    now = time.time_ns()
+    entries = [entry(offset, now, age_h) for offset, age_h in enumerate([5.0, 4.0, 3.0, 0.5, 0.25, 0.1])]
+    store = LocalStore(tmp_path, NAMES, retention=Retention(2 * HOUR))
+    for each in entries:
+        store.write([each])
+        store.seal()
+    path = tmp_path / f"samples-{5:016d}-{5:016d}.parquet"
+    path.write_bytes(path.read_bytes()[:-50])
+    store = LocalStore(tmp_path, NAMES, redeliverable_from=5)
+    assert store.covered == 4
+    store.write(entries[5:])
+    store.close()
+    queries = LocalQueries(tmp_path, NAMES, UNITS, lambda _after: [])
+    assert sum(queries.window(TAG, MINUTE_NS, None, None)["count"].to_pylist()) == 60
+    assert len(queries.events(None, None)) == 6
+
+
+def test_a_host_clock_that_runs_years_ahead_deletes_no_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns()
+    store = LocalStore(tmp_path, NAMES, retention=Retention(24 * HOUR))
+    monkeypatch.setattr(time, "time_ns", lambda: now + 2 * 365 * 24 * HOUR)
+    for offset, age_h in enumerate([5.0, 4.0, 3.0]):
+        store.write([entry(offset, now, age_h)])
+        store.seal()
+    assert len(LocalQueries(tmp_path, NAMES, UNITS, lambda _after: []).range(TAG, None, None)) == 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from support.outputs import NAMES, T0, UNITS, OutputLog, batch, values
 from twinloop.records import DeadLetter, DeadReason, Event, EventKind, Outputs
+from twinloop.stores import merging
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
 
@@ -100,3 +102,93 @@ def test_damage_costs_nothing_that_the_log_has_and_the_damaged_file_is_named(
         shutil.rmtree(directory)
     print(f"{trials} damages, {aside} of them in segments that were set aside, nothing lost")  # noqa: T201
     assert aside > trials // 2
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def segment(directory: Path, kind: str, first: int, last: int) -> Path:
+    return directory / f"{kind}-{first:016d}-{last:016d}.parquet"
+
+
+def fill(directory: Path, log: OutputLog, seals: int) -> None:
+    """A seal an entry; merged, with the parts of the last merge still there."""
+    store = LocalStore(directory, NAMES)
+    for each in log.entries[:seals]:
+        store.write([each])
+        store.seal()
+
+
+def redelivered(directory: Path, log: OutputLog, log_has: int) -> LocalQueries:
+    store = LocalStore(directory, NAMES, redeliverable_from=log_has)
+    assert [each.recovered for each in store.damage] == [True]
+    store.write(log.after(store.covered))
+    store.close()
+    return LocalQueries(directory, NAMES, UNITS, lambda _after: [])
+
+
+def test_parts_of_a_merge_do_not_stand_in_the_way_of_what_is_delivered_again(
+    tmp_path: Path, log: OutputLog
+) -> None:
+    fill(tmp_path, log, 16)
+    truncate(segment(tmp_path, "samples", 0, 7))
+    assert_whole(redelivered(tmp_path, log, 0), "parts of 8 to 15 were still there")
+
+
+def test_what_other_kinds_have_from_before_is_kept_when_the_rest_is_delivered_again(
+    tmp_path: Path, log: OutputLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge that was given up leaves events of 0 to 7 beside samples of each."""
+
+    def refuse(*_: object) -> None:
+        raise merging.Abandoned
+
+    with monkeypatch.context() as patch:
+        patch.setattr(merging, "_merge_samples", refuse)
+        fill(tmp_path, log, 8)
+    assert segment(tmp_path, "events", 0, 7).exists()
+    truncate(segment(tmp_path, "samples", 5, 5))
+    assert_whole(redelivered(tmp_path, log, 4), "the log has 4 and on")
+
+
+@pytest.mark.parametrize("unlinks", range(1, 14))
+def test_killed_while_it_makes_room_for_what_comes_again_it_begins_anew(
+    tmp_path: Path, log: OutputLog, monkeypatch: pytest.MonkeyPatch, unlinks: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    fill(tmp_path, log, 6)
+    truncate(segment(tmp_path, "samples", 2, 2))
+    left, unlink = [unlinks], Path.unlink
+
+    def counted(path: Path, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - as `Path.unlink`
+        if not left[0]:
+            raise Killed
+        left[0] -= 1
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", counted)
+        with contextlib.suppress(Killed):
+            LocalStore(tmp_path, NAMES)
+    store = LocalStore(tmp_path, NAMES)
+    store.write(log.after(store.covered))
+    store.close()
+    assert_whole(LocalQueries(tmp_path, NAMES, UNITS, lambda _after: []), f"killed after {unlinks}")
+
+
+def test_a_reader_takes_a_file_again_once_it_is_another(tmp_path: Path, log: OutputLog) -> None:
+    fill(tmp_path, log, 5)
+    path = segment(tmp_path, "samples", 4, 4)
+    sound_bytes = path.read_bytes()
+    rotten = bytearray(sound_bytes)
+    rotten[4:400] = bytes(396)
+    path.write_bytes(rotten)
+    queries = LocalQueries(tmp_path, NAMES, UNITS, lambda _after: [])
+    assert len(queries.range(TAG, None, None)) == 4
+    assert len(queries.latest([])) == 2
+    path.unlink()
+    path.write_bytes(sound_bytes)
+    assert len(queries.range(TAG, None, None)) == 5

@@ -11,6 +11,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,22 +26,37 @@ from twinloop.stores.rows import SCHEMAS
 from twinloop.stores.segments import Segment
 from twinloop.stores.writing import GROUPS_KEY, META_KEY, brief_check, groups_check
 
-__all__ = ["Brief", "Footer", "brief", "footer", "is_damage", "open_parquet", "read_durable", "read_segment"]
+__all__ = [
+    "Brief",
+    "DamagedError",
+    "Footer",
+    "Identity",
+    "brief",
+    "each_part",
+    "footer",
+    "identity",
+    "is_damage",
+    "open_parquet",
+    "read_durable",
+    "read_segment",
+]
 
 _TAIL_BYTES: Final = 16_384
 _BRIEF: Final = re.compile(rb'\{"first": [^{}]*\}')
 _MAGIC: Final = b"PAR1"
 _KEPT_BYTES: Final = 8 << 20
 """Of full footers, as they are in the files; about ten times as much in memory."""
+_PART_ROWS: Final = 500_000
 _LIMITS: Final = np.iinfo(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """Row count, time range (ns, both included), merge level, and whether it stands in for a lost one.
+    """Row count, time range (ns, both included), merge level, and whether it is an empty stand-in.
 
-    `time_min` is above `time_max` where there are no rows. `span_ms` is the time between the first arrival
-    and the last, 0 where that is not known. `lost` marks an empty stand-in for a file that was set aside.
+    `time_min` is above `time_max` where there are no rows. `arrived` says when the samples came (ms, the
+    median of its first part and of its last), None where that is not known. `lost` marks a stand-in for a
+    file that was set aside, `gone` one for samples that were not to be kept any longer.
     """
 
     rows: int
@@ -48,7 +64,8 @@ class Brief:
     time_max: int
     level: int
     lost: bool
-    span_ms: int
+    gone: bool
+    arrived: tuple[int, int] | None
 
     def meets(self, start: int, end: int) -> bool:
         """Whether a row may lie in [start, end)."""
@@ -73,10 +90,19 @@ class Footer:
         return [int(group) for group in np.flatnonzero(meets)]
 
 
-_Identity = tuple[int, int, int]
+class DamagedError(ValueError):
+    """A segment cannot be read as it was written."""
+
+    def __init__(self, segment: Segment, why: object) -> None:
+        super().__init__(f"{segment.path}: damaged ({why})")
+        self.segment = segment
 
 
-def _identity(segment: Segment) -> _Identity:
+Identity = tuple[int, int, int]
+
+
+def identity(segment: Segment) -> Identity:
+    """What tells one file from another of the same name. Raises OSError."""
     stat = segment.path.stat()
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
@@ -86,19 +112,19 @@ def brief(segment: Segment) -> Brief:
 
     Raises:
         FileNotFoundError: a merge has removed it since it was listed.
-        ValueError: the file is damaged: its end cannot be read.
+        DamagedError: its end cannot be read.
         OSError: the system would not let it be read.
     """
-    return _brief(segment, _identity(segment))
+    return _brief(segment, identity(segment))
 
 
 @lru_cache(maxsize=65_536)
-def _brief(segment: Segment, _: _Identity) -> Brief:
+def _brief(segment: Segment, _: Identity) -> Brief:
     with segment.path.open("rb") as file:
         file.seek(-min(_TAIL_BYTES, segment.path.stat().st_size), 2)
         tail = file.read()
     if tail[-4:] != _MAGIC:
-        raise ValueError(f"{segment.path}: damaged, it does not end as it should")
+        raise DamagedError(segment, "it does not end as it should")
     for found in reversed(_BRIEF.findall(tail)):
         said = json.loads(found)
         if said.pop("check", None) == brief_check(said):
@@ -107,7 +133,7 @@ def _brief(segment: Segment, _: _Identity) -> Brief:
     try:
         return _brief_of(json.loads(texts[META_KEY]), metadata.num_rows)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{segment.path}: damaged, its footer cannot be read ({error})") from error
+        raise DamagedError(segment, f"its footer cannot be read: {error}") from error
 
 
 def _brief_of(said: dict[str, Any], rows: int) -> Brief:
@@ -118,7 +144,8 @@ def _brief_of(said: dict[str, Any], rows: int) -> Brief:
         time_max=int(high) if high is not None else _LIMITS.min,
         level=int(said["level"]),
         lost=bool(said["lost"]),
-        span_ms=int(said.get("span_ms", 0)),
+        gone=bool(said.get("gone", False)),
+        arrived=(int(arrived[0]), int(arrived[1])) if (arrived := said.get("arrived")) else None,
     )
 
 
@@ -129,15 +156,15 @@ class _Kept:
         self._limit = limit
         self._held = 0
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[Segment, _Identity], Footer] = OrderedDict()
+        self._kept: OrderedDict[tuple[Segment, Identity], Footer] = OrderedDict()
 
-    def get(self, key: tuple[Segment, _Identity]) -> Footer | None:
+    def get(self, key: tuple[Segment, Identity]) -> Footer | None:
         with self._lock:
             if (found := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
             return found
 
-    def put(self, key: tuple[Segment, _Identity], value: Footer) -> None:
+    def put(self, key: tuple[Segment, Identity], value: Footer) -> None:
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = value
@@ -152,7 +179,7 @@ _kept = _Kept(_KEPT_BYTES)
 
 def footer(segment: Segment) -> Footer:
     """The row groups of a segment, as long as they are remembered read once; raises as `brief`."""
-    key = (segment, _identity(segment))
+    key = (segment, identity(segment))
     found = _kept.get(key)
     if found is None:
         metadata, texts = _read(segment)
@@ -161,7 +188,7 @@ def footer(segment: Segment) -> Footer:
             _check_columns(metadata.schema.to_arrow_schema(), SCHEMAS[segment.kind])
             found = Footer(_groups(metadata, groups, segment.kind), metadata)
         except (pa.ArrowException, KeyError, ValueError) as error:
-            raise ValueError(f"{segment.path}: damaged, its footer cannot be read ({error})") from error
+            raise DamagedError(segment, f"its footer cannot be read: {error}") from error
         _kept.put(key, found)
     return found
 
@@ -174,7 +201,7 @@ def _read(segment: Segment) -> tuple[pq.FileMetaData, dict[str, str]]:
     except (pa.ArrowException, OSError, ValueError) as error:
         if not is_damage(error):
             raise
-        raise ValueError(f"{segment.path}: damaged, its footer cannot be read ({error})") from error
+        raise DamagedError(segment, f"its footer cannot be read: {error}") from error
     return metadata, texts
 
 
@@ -224,6 +251,15 @@ def read_durable(path: Path, schema: pa.Schema) -> pa.Table:
         table = file.read().replace_schema_metadata(None)
     _check_columns(table.schema, schema)
     return table.select(schema.names)
+
+
+def each_part(segment: Segment) -> Iterator[pa.Table]:
+    """All rows of a segment, some at a time; raises as `read_durable`."""
+    schema = SCHEMAS[segment.kind]
+    with open_parquet(segment.path) as file:
+        _check_columns(file.schema_arrow, schema)
+        for batch in file.iter_batches(_PART_ROWS, columns=schema.names, use_threads=False):
+            yield pa.Table.from_batches([batch]).select(schema.names).replace_schema_metadata(None)
 
 
 def read_segment(segment: Segment) -> pa.Table:

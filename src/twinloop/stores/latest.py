@@ -8,7 +8,8 @@ is by the order the fold saw them in: a device whose clock runs ahead falls sile
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +19,15 @@ import pyarrow as pa
 
 from twinloop.records import EventKind
 from twinloop.status import BAD, GOOD, Reason, StatusCode, status_from_text
-from twinloop.stores.footers import read_durable, read_segment
+from twinloop.stores.footers import read_durable
+from twinloop.stores.reading import DamagedSegment, read_parts
 from twinloop.stores.rows import SAMPLE_SCHEMA, Entry, tables
 from twinloop.stores.segments import Listing, list_segments
 from twinloop.stores.writing import write_durably
 
 __all__ = ["Latest", "latest_path"]
+
+_log = logging.getLogger("twinloop.store")
 
 _EXTRA: Final = {"heard": pa.int64(), "stale": pa.uint32(), "stale_offset": pa.int64()}
 LATEST_SCHEMA: Final = pa.schema(
@@ -152,30 +156,50 @@ class Latest:
             column[tag] = table[name].to_numpy()
 
     @classmethod
-    def at(cls, directory: Path, names: Sequence[str], listing: Listing) -> Latest:
-        """The newest samples as of a listing: from its saved state, else from the segments themselves.
+    def at(
+        cls,
+        directory: Path,
+        names: Sequence[str],
+        listing: Listing,
+        listed: Callable[[], Listing] | None = None,
+    ) -> Latest:
+        """The newest samples as of a listing: from a saved state, else from the segments themselves.
+
+        Args:
+            directory: the store's.
+            names: full tag names by index.
+            listing: of its segments.
+            listed: lists them again; a damaged one is named then. Without it, damaged ones are left out.
 
         Raises:
             FileNotFoundError: a segment is gone since it was listed, or a newer state took this one's place.
+            DamagedSegment: one cannot be read.
         """
         latest = cls(names)
         if listing.covered < 0:
             return latest
         try:
-            latest.load(latest_path(directory, listing.covered))
+            # Of the newest there is, whatever is wrong with its segment: outputs taken up twice are once.
+            latest.load(latest_path(directory, max(listing.covered, list_segments(directory).covered)))
         except (OSError, ValueError, pa.ArrowException) as error:
-            if list_segments(directory).covered != listing.covered:
+            again = listed() if listed is not None else list_segments(directory)
+            if again.covered != listing.covered:
                 raise FileNotFoundError(str(error)) from error  # the segments may not have the samples
             latest = cls(names)
-            latest.rebuild(listing)
+            latest.rebuild(listing, tolerant=listed is None)
         return latest
 
-    def rebuild(self, listing: Listing) -> None:
-        """Read every segment, oldest first."""
-        for segment in listing.of("samples"):
-            self.add_samples(read_segment(segment))
-        for segment in listing.of("events"):
-            self.add_events(read_segment(segment))
+    def rebuild(self, listing: Listing, *, tolerant: bool = True) -> None:
+        """Read every segment, oldest first, some rows at a time."""
+        for kind, add in (("samples", self.add_samples), ("events", self.add_events)):
+            for segment in listing.of(kind):
+                try:
+                    for part in read_parts(segment):
+                        add(part)
+                except DamagedSegment as damaged:
+                    if not tolerant:
+                        raise
+                    _log.warning("%s; the newest values do without it", damaged)
 
     def _make_room(self, size: int) -> None:
         missing = size - len(self._heard)

@@ -19,15 +19,22 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from twinloop.durable import sync_directory
 from twinloop.memory import give_back
-from twinloop.stores.footers import brief, footer, is_damage, open_parquet, read_segment
+from twinloop.stores.footers import (
+    Brief,
+    DamagedError,
+    brief,
+    footer,
+    is_damage,
+    open_parquet,
+    read_segment,
+)
 from twinloop.stores.minutes import parts_of
-from twinloop.stores.retention import Retention, outdated
+from twinloop.stores.retention import Retention, let_go
 from twinloop.stores.rows import KINDS, SCHEMAS, by_time, first_stored
 from twinloop.stores.segments import Segment, footer_of, list_segments, open_segment, write_segment
 
-__all__ = ["Merger"]
+__all__ = ["Merger", "choose", "make_minutes", "merge"]
 
 _log = logging.getLogger("twinloop.store")
 
@@ -97,16 +104,11 @@ class Merger:
 
     def _work(self) -> None:
         try:
-            self._let_go()
-            while not self._closing and (chosen := choose(self._directory)):
-                try:
-                    merge(self._directory, chosen, lambda: self._closing)
-                    self.merges += 1
-                except DamagedPart as damaged:
-                    self._damaged(damaged.segment)
+            while not self._closing and self._step():
+                pass
         except Abandoned:
             return
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except Exception as error:  # noqa: BLE001 - answers stay whole without merges; a dead thread would be for good
             self.failures += 1
             if not self._fails:
                 _log.warning("%s: cannot merge segments, answers stay whole: %s", self._directory, error)
@@ -114,28 +116,29 @@ class Merger:
         else:
             self._fails = False
 
+    def _step(self) -> bool:
+        """Let go of what is old and merge what is many, once; whether there may be more to do."""
+        try:
+            self._let_go()
+            chosen = choose(self._directory)
+            if chosen:
+                merge(self._directory, chosen, lambda: self._closing)
+                self.merges += 1
+        except DamagedError as damaged:
+            self._damaged(damaged.segment)
+            return True
+        return bool(chosen)
+
     def _let_go(self) -> None:
-        """Remove what is too old."""
         if self._retention is None:
             return
-        old = outdated(self._directory, self._retention, time.time_ns())
-        for segment in old:
-            segment.path.unlink(missing_ok=True)
+        old = let_go(self._directory, self._retention, time.time_ns(), make_minutes)
         if old:
-            sync_directory(self._directory)
-            _log.info("store: %d segments older than they are kept are gone", len(old))
+            _log.info("store: %d segments older than they are kept are gone", old)
 
 
 class Abandoned(Exception):  # noqa: N818 - no error: the store is being closed
     """A merge was given up half way; nothing of it is left but whole files of other kinds."""
-
-
-class DamagedPart(Exception):  # noqa: N818 - the caller sets the segment aside and goes on
-    """A segment to be merged cannot be read."""
-
-    def __init__(self, segment: Segment) -> None:
-        super().__init__(f"{segment.path}: damaged")
-        self.segment = segment
 
 
 def _lower_priority() -> None:
@@ -162,27 +165,37 @@ def choose(directory: Path) -> list[Segment]:
 
 
 def _runs(segments: list[Segment]) -> list[list[Segment]]:
-    """Neighbours of one level, without those that are large enough."""
+    """Neighbours of one level without a hole between them; none that is large enough or a stand-in."""
     runs: list[list[Segment]] = []
-    level = -1
+    level, end = -1, -1
     for segment in segments:
-        said = brief(segment)
-        if said.rows > MERGE_ROWS // 2 or said.span_ms > MERGE_SPAN_MS // 2:
+        said = _brief(segment)
+        if said.lost or said.gone or said.rows > MERGE_ROWS // 2 or _span_ms([said]) > MERGE_SPAN_MS // 2:
             level = -1
-        elif said.level == level:
+        elif said.level == level and segment.first == end + 1:
             runs[-1].append(segment)
         else:
             runs.append([segment])
             level = said.level
+        end = segment.last
     return runs
 
 
 def _fits(segments: list[Segment]) -> bool:
     """Whether they are not too much for one segment."""
-    return (
-        sum(brief(segment).rows for segment in segments) <= MERGE_ROWS
-        and sum(brief(segment).span_ms for segment in segments) <= MERGE_SPAN_MS
-    )
+    said = [_brief(segment) for segment in segments]
+    return sum(each.rows for each in said) <= MERGE_ROWS and _span_ms(said) <= MERGE_SPAN_MS
+
+
+def _span_ms(said: list[Brief]) -> int:
+    """From when the samples of the first came to when those of the last did; a few strays do not count."""
+    arrived = [each.arrived for each in said if each.arrived]
+    return max(0, arrived[-1][1] - arrived[0][0]) if arrived else 0
+
+
+def _brief(segment: Segment) -> Brief:
+    with _naming(segment):
+        return brief(segment)
 
 
 def merge(directory: Path, chosen: list[Segment], given_up: Callable[[], bool] = lambda: False) -> None:
@@ -195,26 +208,43 @@ def merge(directory: Path, chosen: list[Segment], given_up: Callable[[], bool] =
 
     Raises:
         Abandoned: it was given up.
-        DamagedPart: a segment cannot be read; nothing of its kind was merged.
+        DamagedError: a segment cannot be read; nothing of its kind was merged.
         OSError: the disk would not take it, or would not give it.
     """
     first, last = chosen[0].first, chosen[-1].last
-    level = brief(chosen[0]).level + 1
+    level = _brief(chosen[0]).level + 1
     listing = list_segments(directory)
     for kind in _BESIDE:
         parts = [each for each in listing.of(kind) if first <= each.first and each.last <= last]
         if not parts or sum(part.path.stat().st_size for part in parts) > BESIDE_BYTES:
             continue
-        table = pa.concat_tables([_whole(part) for part in parts])
+        table = _together(parts)
+        if table is None:
+            continue
         table = first_stored(table) if "tag" in SCHEMAS[kind].names else by_time(table)
         write_segment(Segment(first, last, kind, directory), table, level=level)
     _merge_samples(directory, chosen, level, given_up)
     give_back()
 
 
+def _together(parts: list[Segment]) -> pa.Table | None:
+    """All rows of some segments; None where there are none, or too many bytes for memory."""
+    tables, held = [], 0
+    for part in parts:
+        with _naming(part):
+            tables.append(read_segment(part))
+        held += tables[-1].nbytes
+        if held > BESIDE_BYTES:
+            return None
+    return pa.concat_tables(tables) if tables else None
+
+
 def _merge_samples(directory: Path, chosen: list[Segment], level: int, given_up: Callable[[], bool]) -> None:
+    """Samples come into place first: without minutes they are asked themselves."""
     samples = Segment(chosen[0].first, chosen[-1].last, "samples", directory)
     minutes = Segment(samples.first, samples.last, "minutes", directory)
+    arrived = [said for each in chosen if (said := _brief(each).arrived)]
+    meta = {"arrived": (arrived[0][0], arrived[-1][1]) if arrived else None}
     with open_segment(samples) as rows, open_segment(minutes) as rollups:
         for low, high in _portions(chosen):
             if given_up():
@@ -222,8 +252,17 @@ def _merge_samples(directory: Path, chosen: list[Segment], level: int, given_up:
             table = first_stored(pa.concat_tables([_tags(part, low, high) for part in chosen]))
             rows.add(table)
             rollups.add(parts_of(table))
+        rows.place(footer_of(samples, level) | meta)
         rollups.place(footer_of(minutes, level))
-        rows.place(footer_of(samples, level))
+
+
+def make_minutes(samples: Segment) -> None:
+    """The minutes of a segment of samples, some tags at a time. Raises as `merge`."""
+    minutes = Segment(samples.first, samples.last, "minutes", samples.directory)
+    with open_segment(minutes) as rollups:
+        for low, high in _portions([samples]):
+            rollups.add(parts_of(_tags(samples, low, high)))
+        rollups.place(footer_of(minutes, _brief(samples).level))
 
 
 def _portions(segments: list[Segment]) -> Iterator[tuple[int, int]]:
@@ -258,11 +297,6 @@ def _tags(segment: Segment, low: int, high: int) -> pa.Table:
     return table.slice(int(first), int(last - first)).replace_schema_metadata(None)
 
 
-def _whole(segment: Segment) -> pa.Table:
-    with _naming(segment):
-        return read_segment(segment)
-
-
 @contextlib.contextmanager
 def _naming(segment: Segment) -> Iterator[None]:
     """Names the segment where what is read is wrong; lets the system's own refusals pass."""
@@ -271,4 +305,4 @@ def _naming(segment: Segment) -> Iterator[None]:
     except (OSError, ValueError, pa.ArrowException) as error:
         if not is_damage(error):
             raise
-        raise DamagedPart(segment) from error
+        raise DamagedError(segment, error) from error

@@ -17,10 +17,12 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from twinloop.errors import LogError, QueryError
 from twinloop.stores.ahead import newest_ahead
 from twinloop.stores.dead import Tally
+from twinloop.stores.footers import Identity, identity
 from twinloop.stores.latest import Latest
 from twinloop.stores.minutes import windows_of
 from twinloop.stores.reading import (
@@ -91,7 +93,7 @@ class LocalQueries:
         self._ahead = ahead
         shown = [at for at, name in enumerate(names) if name and (active is None or active[at])]
         self._shown = np.array(sorted(shown, key=self._names.__getitem__), np.int64)
-        self._damaged: set[Segment] = set()
+        self._damaged: set[tuple[Segment, Identity | None]] = set()
         self._lock = threading.Lock()
         self._known: _Known | None = None
 
@@ -159,19 +161,18 @@ class LocalQueries:
         Raises:
             QueryError: the tag is not known, or `every_ns` is not positive.
         """
-        if every_ns <= 0:
-            raise QueryError(f"a window must be longer than nothing, not {every_ns} ns")
+        if not 0 < every_ns < 2**63:
+            raise QueryError(f"a window must be longer than nothing and shorter than ages, not {every_ns} ns")
         index = self._tag(tag)
         low, high = bounds(start, end)
 
         def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
-            # The segments come second: should one be merged away meanwhile, all is asked again.
             empty = SAMPLE_SCHEMA.empty_table().select(WINDOW_COLUMNS)
-            rows = [
-                of_tag(tables(each, ["samples"], index)["samples"].select(WINDOW_COLUMNS), index, low, high)
-                for each in portions
-            ]
+            rows = self._not_sealed(portions, "samples", index, (low, high), WINDOW_COLUMNS)
             unsealed = first_stored(pa.concat_tables([empty, *rows]))
+            # A backlog takes its time, and seals and merges go on: the segments are those of this moment.
+            listing = max(listing, self._listed(), key=lambda each: each.covered)
+            unsealed = unsealed.filter(pc.greater(unsealed["offset"], listing.covered))
             return TagParts(listing, unsealed, index).between(low, high, every_ns)
 
         return windows_of(self._ask(ask), every_ns, uncertain_as_good=uncertain_as_good)
@@ -286,8 +287,10 @@ class LocalQueries:
         The question reads what it wants of the segments first: a merge may remove them soon. What follows
         is whole, however many seals happen meanwhile, as long as the log gives it without a gap.
         """
-        for attempt in range(_ATTEMPTS):
-            listing = list_segments(self._directory, self._damaged)
+        attempt = 0
+        while attempt < _ATTEMPTS:
+            attempt += 1
+            listing = self._listed()
             unsealed = Unsealed(self._unsealed, listing.covered)
             try:
                 answer = question(listing, unsealed.portions())
@@ -296,17 +299,23 @@ class LocalQueries:
             except FileNotFoundError:
                 logger.debug("a segment was merged while it was read, asking again")
             except DamagedSegment as damaged:
-                self._damaged.add(damaged.segment)
+                attempt -= 1  # there are only so many
+                self._damaged.add((damaged.segment, damaged.identity))
                 logger.warning("%s; its rows are left out", damaged)
             except LogError:
-                if not self._has_moved(listing) or attempt == _ATTEMPTS - 1:
+                if not self._has_moved(listing) or attempt == _ATTEMPTS:
                     raise
             else:
                 return answer
         raise QueryError(f"{self._directory}: its files change faster than they can be read")
 
+    def _listed(self) -> Listing:
+        """The segments, without those that are known to be damaged and still the same files."""
+        ignored = [each for each, known in self._damaged if known is None or known == _identity_of(each)]
+        return list_segments(self._directory, ignored)
+
     def _has_moved(self, listing: Listing) -> bool:
-        return list_segments(self._directory, self._damaged).covered != listing.covered
+        return self._listed().covered != listing.covered
 
     def _followed(self) -> _Known | None:
         """What was known before, brought up to date; None where the log no longer leads there."""
@@ -321,13 +330,13 @@ class LocalQueries:
                 upto = entries[-1][0]
         except LogError:
             return None
-        covered = list_segments(self._directory, self._damaged).covered
+        covered = self._listed().covered
         whole = covered <= upto if upto == known.upto else not unsealed.has_gap
         return _Known(upto, covered, known.latest) if whole and covered >= known.covered else None
 
     def _begun(self, listing: Listing, portions: Iterator[list[Entry]]) -> _Known:
         """The newest rows of the segments and of what is not sealed."""
-        latest, upto = Latest.at(self._directory, self._names, listing), listing.covered
+        latest, upto = Latest.at(self._directory, self._names, listing, self._listed), listing.covered
         for entries in portions:
             latest.add(entries)
             upto = entries[-1][0]
@@ -338,7 +347,7 @@ class LocalQueries:
         if self._ahead is None:
             return None
         for _ in range(_ATTEMPTS):
-            covered = list_segments(self._directory, self._damaged).covered
+            covered = self._listed().covered
             found = newest_ahead(self._ahead, covered)
             if found is None:
                 return None
@@ -351,7 +360,7 @@ class LocalQueries:
                     upto = entries[-1][0]
             except (OSError, ValueError, pa.ArrowException, LogError):
                 continue  # a newer one took its place
-            covered = list_segments(self._directory, self._damaged).covered
+            covered = self._listed().covered
             if covered <= found[0]:
                 return _Known(upto, covered, latest)
         return None
@@ -375,3 +384,10 @@ class LocalQueries:
         }
         columns = [made[name] if name in made else rows[name] for name in RANGE_SCHEMA.names]
         return pa.Table.from_arrays(columns, schema=RANGE_SCHEMA)
+
+
+def _identity_of(segment: Segment) -> Identity | None:
+    try:
+        return identity(segment)
+    except OSError:
+        return None

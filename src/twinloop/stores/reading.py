@@ -11,7 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twinloop.errors import QueryError
-from twinloop.stores.footers import brief, footer, is_damage, open_parquet, read_segment
+from twinloop.stores.footers import (
+    Identity,
+    brief,
+    each_part,
+    footer,
+    identity,
+    is_damage,
+    open_parquet,
+    read_segment,
+)
 from twinloop.stores.rows import Entry
 from twinloop.stores.segments import Listing, Segment
 
@@ -21,6 +30,7 @@ __all__ = [
     "bounds",
     "meeting",
     "of_tag",
+    "read_parts",
     "read_rows",
     "read_whole",
     "with_time",
@@ -76,21 +86,23 @@ def meeting(listing: Listing, kind: str, low: int, high: int) -> list[Segment]:
 class DamagedSegment(Exception):  # noqa: N818 - caught here, never seen by a caller
     """A segment cannot be read."""
 
-    def __init__(self, segment: Segment, why: Exception) -> None:
+    def __init__(self, segment: Segment, why: Exception, known: Identity | None) -> None:
         super().__init__(f"{segment.path}: damaged ({why})")
         self.segment = segment
+        self.identity = known
 
 
 @contextlib.contextmanager
 def _reading(segment: Segment) -> Iterator[None]:
     """Tell a damaged segment from one that is gone."""
+    known = identity(segment)
     try:
         yield
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         if is_damage(error):
-            raise DamagedSegment(segment, error) from error
+            raise DamagedSegment(segment, error, known) from error
         raise QueryError(f"{segment.path}: cannot be read: {error}") from error
 
 
@@ -101,6 +113,12 @@ def read_rows(segment: Segment, columns: list[str], tag: int, low: int, high: in
         with open_parquet(segment.path, footer(segment).parquet) as file:
             table = file.read_row_groups(groups, columns=columns, use_threads=False)
         return table.replace_schema_metadata(None)
+
+
+def read_parts(segment: Segment) -> Iterator[pa.Table]:
+    """All rows of a segment, some at a time."""
+    with _reading(segment):
+        yield from each_part(segment)
 
 
 def read_whole(segment: Segment) -> pa.Table:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from twinloop.durable import sync_directory
-from twinloop.stores.footers import brief, is_damage, read_segment
+from twinloop.stores.footers import brief, each_part, is_damage, read_segment
 from twinloop.stores.latest import latest_path, remove_old
-from twinloop.stores.minutes import parts_of
+from twinloop.stores.merging import make_minutes
 from twinloop.stores.rows import SCHEMAS
 from twinloop.stores.segments import DAMAGED, Segment, list_segments, write_segment
 from twinloop.stores.writing import TEMPORARY
@@ -74,7 +76,8 @@ def _first_damaged(directory: Path, redeliverable_from: int) -> Segment | None:
         try:
             brief(segment)
             if segment.first >= redeliverable_from:
-                read_segment(segment)
+                for _ in each_part(segment):  # its checksums
+                    pass
         except (OSError, ValueError, pa.ArrowException) as error:
             if not is_damage(error):
                 raise
@@ -86,45 +89,111 @@ def set_aside(segment: Segment, redeliverable_from: int) -> Damage:
     """Rename a damaged segment; whatever it was merged from and is still there takes its place.
 
     Minutes are made of samples again. Else the output log delivers the range again, if it can, and all that
-    came after. Else an empty stand-in keeps answering for samples, so that the loss stays where it is and is
-    not taken for work to do.
+    came after. Else empty stand-ins keep answering for samples, so that the loss stays where it is and is
+    not taken for work to do. The damaged file goes last: a kill meanwhile leaves it to be found again.
     """
     aside = segment.path.with_name(segment.path.name + DAMAGED)
-    segment.path.rename(aside)
-    sync_directory(segment.directory)
-    recovered = _is_held(segment) or _is_made_anew(segment)
-    if not recovered and segment.first >= redeliverable_from:
-        listing = list_segments(segment.directory)
-        remove(segment.directory, [each for each in listing.of("samples") if each.last >= segment.first])
-        recovered = True
+    _keep_as(aside, segment)
+    recovered = not _holes(segment) if segment.kind != "minutes" else _make_minutes(segment)
+    recovered = recovered or _rewind(segment, redeliverable_from)
     if not recovered and segment.kind == "samples":
-        write_segment(segment, SCHEMAS["samples"].empty_table(), lost=True)
+        for first, last in _holes(segment):
+            lost = Segment(first, last, "samples", segment.directory)
+            write_segment(lost, SCHEMAS["samples"].empty_table(), lost=True)
+    if not _is_replaced(segment):
+        segment.path.unlink(missing_ok=True)
+    sync_directory(segment.directory)
     fate = "they are delivered again or held elsewhere" if recovered else "their rows are missing"
     logger.error("%s: damaged, set aside; offsets %d to %d: %s", aside, segment.first, segment.last, fate)
     return Damage(segment.kind, segment.first, segment.last, aside, recovered)
 
 
-def _is_held(segment: Segment) -> bool:
-    """Whether the segments a damaged one was merged from are all there."""
-    parts = [each for each in list_segments(segment.directory).of(segment.kind) if segment.contains(each)]
-    return sum(each.last - each.first + 1 for each in parts) == segment.last - segment.first + 1
+def _keep_as(aside: Path, segment: Segment) -> None:
+    """Give a file a second name that stays when the first goes to another file."""
+    aside.unlink(missing_ok=True)
+    try:
+        aside.hardlink_to(segment.path)
+    except OSError:  # not every file system has such names
+        shutil.copy2(segment.path, aside)
 
 
-def _is_made_anew(segment: Segment) -> bool:
-    """Whether a segment of minutes could be made of the samples of its range; others cannot."""
-    if segment.kind != "minutes":
+def _is_replaced(segment: Segment) -> bool:
+    """Whether a sound file stands under the name of a damaged one by now."""
+    try:
+        for _ in each_part(segment):
+            pass
+        brief(segment)
+    except (OSError, ValueError, pa.ArrowException):
         return False
-    for samples in _between(segment):
-        try:
-            table = read_segment(samples)
-        except (OSError, ValueError, pa.ArrowException):
-            return False
-        minutes = Segment(samples.first, samples.last, "minutes", segment.directory)
-        write_segment(minutes, parts_of(table), level=brief(samples).level)
     return True
 
 
-def _between(segment: Segment) -> Iterator[Segment]:
-    for samples in list_segments(segment.directory).of("samples"):
-        if segment.first <= samples.first and samples.last <= segment.last:
-            yield samples
+def _holes(segment: Segment) -> list[tuple[int, int]]:
+    """The offsets of a damaged segment that nothing it was merged from answers for."""
+    parts = [
+        each
+        for each in list_segments(segment.directory, [segment]).of(segment.kind)
+        if segment.contains(each)
+    ]
+    holes, expected = [], segment.first
+    for part in parts:
+        if part.first > expected:
+            holes.append((expected, part.first - 1))
+        expected = part.last + 1
+    return holes if expected > segment.last else [*holes, (expected, segment.last)]
+
+
+def _make_minutes(segment: Segment) -> bool:
+    """Whether minutes could be made of all the samples of their range."""
+    samples = [
+        each
+        for each in list_segments(segment.directory).of("samples")
+        if segment.first <= each.first and each.last <= segment.last
+    ]
+    if sum(each.last - each.first + 1 for each in samples) != segment.last - segment.first + 1:
+        return False
+    try:
+        if any(brief(each).gone or brief(each).lost for each in samples):
+            return False
+        for each in samples:
+            make_minutes(each)
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+    return True
+
+
+def _rewind(segment: Segment, redeliverable_from: int) -> bool:
+    """Whether the output log can deliver again from a damaged segment on; what came after is removed then.
+
+    The newest goes first, so that what is left at any moment answers for all offsets up to its end.
+    """
+    listing = list_segments(segment.directory)
+    there = sorted({*listing.live, *listing.superseded, *listing.uncommitted} - {segment})
+    first = segment.first
+    while reaching := [
+        each.first for each in there if each.first < first <= each.last and not _has_offsets(each)
+    ]:
+        first = min(reaching)
+    if first < redeliverable_from:
+        return False
+    for each in there:
+        if each.first < first <= each.last:
+            _keep_before(each, first)
+    for each in sorted(there, key=lambda each: (each.last, each.kind == "samples"), reverse=True):
+        if each.last >= first:
+            each.path.unlink(missing_ok=True)
+            sync_directory(segment.directory)
+    return True
+
+
+def _has_offsets(segment: Segment) -> bool:
+    """Whether a segment can be cut at an offset; samples are not, they say how far the store is."""
+    return segment.kind != "samples" and "offset" in SCHEMAS[segment.kind].names
+
+
+def _keep_before(segment: Segment, end: int) -> None:
+    """The rows of a segment before an offset, in a segment of their own."""
+    rows = read_segment(segment)
+    rows = rows.filter(pc.less(rows["offset"], end))
+    if len(rows):
+        write_segment(Segment(segment.first, end - 1, segment.kind, segment.directory), rows)

@@ -129,7 +129,7 @@ def _parse(directory: Path, name: str) -> Segment | None:
     return Segment(int(match[2]), int(match[3]), match[1], directory) if match else None
 
 
-def write_segment(segment: Segment, table: pa.Table, *, level: int = 0, lost: bool = False) -> None:
+def write_segment(segment: Segment, table: pa.Table, *, level: int = 0, **marks: bool) -> None:
     """Write a segment whole and durable under its name, or leave no trace under that name.
 
     Raises:
@@ -137,7 +137,7 @@ def write_segment(segment: Segment, table: pa.Table, *, level: int = 0, lost: bo
     """
     with open_segment(segment) as file:
         file.add(table)
-        file.place(footer_of(segment, level, lost=lost))
+        file.place(footer_of(segment, level, **marks))
 
 
 def open_segment(segment: Segment) -> WholeFile:
@@ -145,6 +145,6 @@ def open_segment(segment: Segment) -> WholeFile:
     return WholeFile(segment.path, segment.kind, SCHEMAS[segment.kind])
 
 
-def footer_of(segment: Segment, level: int, *, lost: bool = False) -> dict[str, Any]:
-    """What a segment's footer says beside its times."""
-    return {"first": segment.first, "last": segment.last, "level": level, "lost": lost}
+def footer_of(segment: Segment, level: int, *, lost: bool = False, gone: bool = False) -> dict[str, Any]:
+    """What a segment's footer says beside its rows; see `Brief`."""
+    return {"first": segment.first, "last": segment.last, "level": level, "lost": lost, "gone": gone}

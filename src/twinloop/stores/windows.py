@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from twinloop.stores.footers import brief
 from twinloop.stores.minutes import MINUTE_NS, contested, parts_of
 from twinloop.stores.reading import meeting, of_tag, read_rows
 from twinloop.stores.rows import MINUTES_SCHEMA, first_stored
@@ -97,7 +98,7 @@ def _rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment], set[Segmen
         while ahead < len(samples) and samples[ahead].first <= each.last:
             met.append(samples[ahead])
             ahead += 1
-        if not met:
+        if all(brief(one).gone for one in met):
             alone.add(each)
         elif all(each.first <= one.first and one.last <= each.last for one in met):
             rolled.add(each)

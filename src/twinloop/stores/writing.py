@@ -71,7 +71,8 @@ class WholeFile:
         self._writer: pq.ParquetWriter | None = None
         self._rows = 0
         self._groups: list[tuple[int, int, int, int]] = []
-        self._time = self._arrival = _NONE
+        self._time = _NONE
+        self._arrived: tuple[int, int] | None = None
         self._placed = False
 
     def add(self, part: pa.Table) -> None:
@@ -83,8 +84,9 @@ class WholeFile:
         self._rows += len(part)
         time = part["time"].to_numpy()
         self._time = _widened(self._time, time)
-        if "arrival_ms" in part.schema.names:
-            self._arrival = _widened(self._arrival, part["arrival_ms"].to_numpy())
+        if self._arrived is None and "arrival_ms" in part.schema.names:
+            middle = int(np.median(part["arrival_ms"].to_numpy()))
+            self._arrived = (middle, middle)
         if self._kind not in _TAGGED:
             writer.write_table(part, row_group_size=ROW_GROUP)
             return
@@ -99,7 +101,8 @@ class WholeFile:
         writer = self._opened(self._schema.empty_table())
         low, high = self._time
         said = meta | {"time_min": low if low <= high else None, "time_max": high if low <= high else None}
-        said |= {"span_ms": max(0, self._arrival[1] - self._arrival[0]), "rows": self._rows}
+        said = {"arrived": self._arrived, "rows": self._rows} | said
+        said = {"first": said.pop("first", None)} | said
         texts = {}
         if self._kind in _TAGGED:
             groups = np.array(self._groups, "<i8").reshape(-1, 4)
