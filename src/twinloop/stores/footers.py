@@ -38,7 +38,9 @@ __all__ = [
     "is_damage",
     "open_parquet",
     "read_durable",
+    "read_groups",
     "read_segment",
+    "verify",
 ]
 
 _TAIL_BYTES: Final = 16_384
@@ -76,7 +78,7 @@ class Brief:
 class Footer:
     """The row groups of a segment.
 
-    `groups` has a row for each: lowest and highest tag, lowest and highest time; it is empty for kinds
+    `groups` has a row for each: lowest and highest tag, lowest and highest time, rows; it is empty for kinds
     without tags. `parquet` spares reading the footer again.
     """
 
@@ -85,7 +87,7 @@ class Footer:
 
     def groups_with(self, tag: int, start: int, end: int) -> list[int]:
         """Row groups that may hold a row of a tag in [start, end)."""
-        tag_min, tag_max, time_min, time_max = self.groups.T
+        tag_min, tag_max, time_min, time_max, _ = self.groups.T
         meets = (tag_min <= tag) & (tag <= tag_max) & (time_min < end) & (start <= time_max)
         return [int(group) for group in np.flatnonzero(meets)]
 
@@ -214,20 +216,21 @@ def _check_columns(found: pa.Schema, expected: pa.Schema) -> None:
 
 
 def _groups(metadata: pq.FileMetaData, kept: str | None, kind: str) -> npt.NDArray[np.int64]:
-    """Lowest and highest tag and time of each row group, shape (groups, 4); an empty group meets nothing."""
+    """Lowest and highest tag and time of each row group, and its rows, shape (groups, 5)."""
     if "tag" not in SCHEMAS[kind].names:
-        return np.empty((0, 4), np.int64)
+        return np.empty((0, 5), np.int64)
     if kept is not None:
         check, text = kept[:8], kept[8:]
         if check != groups_check(text):
             raise ValueError("the limits of its row groups are damaged")
-        return np.frombuffer(base64.b64decode(text), "<i8").reshape(-1, 4)
+        return np.frombuffer(base64.b64decode(text), "<i8").reshape(-1, 5)
     limits = []
     for group in range(metadata.num_row_groups):  # of an older version
         tag, time = (metadata.row_group(group).column(column).statistics for column in (0, 1))
         empty = tag is None or not tag.has_min_max
-        limits.append((1, 0, 1, 0) if empty else (tag.min, tag.max, time.min, time.max))
-    return np.array(limits, np.int64).reshape(-1, 4)
+        rows = metadata.row_group(group).num_rows
+        limits.append((1, 0, 1, 0, rows) if empty else (tag.min, tag.max, time.min, time.max, rows))
+    return np.array(limits, np.int64).reshape(-1, 5)
 
 
 def is_damage(error: Exception) -> bool:
@@ -253,15 +256,38 @@ def read_durable(path: Path, schema: pa.Schema) -> pa.Table:
     return table.select(schema.names)
 
 
+def read_groups(segment: Segment, groups: list[int], columns: list[str]) -> pa.Table:
+    """Some row groups of a segment; raises as `read_durable`."""
+    said = footer(segment)
+    with open_parquet(segment.path, said.parquet) as file:
+        table = file.read_row_groups(groups, columns=columns, use_threads=False)
+    if len(table) != int(said.groups[groups, 4].sum()):  # how many pages there are, no checksum says
+        raise DamagedError(segment, "it has not the rows it should have")
+    return table.replace_schema_metadata(None)
+
+
 def each_part(segment: Segment) -> Iterator[pa.Table]:
     """All rows of a segment, some at a time; raises as `read_durable`."""
-    schema = SCHEMAS[segment.kind]
+    schema, missing = SCHEMAS[segment.kind], brief(segment).rows
     with open_parquet(segment.path) as file:
         _check_columns(file.schema_arrow, schema)
         for batch in file.iter_batches(_PART_ROWS, columns=schema.names, use_threads=False):
+            missing -= len(batch)
             yield pa.Table.from_batches([batch]).select(schema.names).replace_schema_metadata(None)
+    if missing:
+        raise DamagedError(segment, "it has not the rows it should have")
+
+
+def verify(segment: Segment) -> None:
+    """Read all there is of a segment, some at a time; raises as `read_durable` where anything is wrong."""
+    footer(segment)
+    for _ in each_part(segment):
+        pass
 
 
 def read_segment(segment: Segment) -> pa.Table:
     """All rows of a segment; raises as `read_durable`."""
-    return read_durable(segment.path, SCHEMAS[segment.kind])
+    table = read_durable(segment.path, SCHEMAS[segment.kind])
+    if len(table) != brief(segment).rows:
+        raise DamagedError(segment, "it has not the rows it should have")
+    return table

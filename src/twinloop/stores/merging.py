@@ -26,7 +26,7 @@ from twinloop.stores.footers import (
     brief,
     footer,
     is_damage,
-    open_parquet,
+    read_groups,
     read_segment,
 )
 from twinloop.stores.minutes import parts_of
@@ -290,11 +290,10 @@ def _tags(segment: Segment, low: int, high: int) -> pa.Table:
         said = footer(segment)
         meets = (said.groups[:, 0] < high) & (said.groups[:, 1] >= low)
         groups = np.flatnonzero(meets).tolist()
-        with open_parquet(segment.path, said.parquet) as file:
-            table = file.read_row_groups(groups, columns=SCHEMAS[segment.kind].names, use_threads=False)
+        table = read_groups(segment, groups, SCHEMAS[segment.kind].names)
     tag = table["tag"].to_numpy()
     first, last = np.searchsorted(tag, [low, high])
-    return table.slice(int(first), int(last - first)).replace_schema_metadata(None)
+    return table.slice(int(first), int(last - first))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from twinloop.stores.footers import (
     footer,
     identity,
     is_damage,
-    open_parquet,
+    read_groups,
     read_segment,
 )
 from twinloop.stores.rows import Entry
@@ -110,9 +110,7 @@ def read_rows(segment: Segment, columns: list[str], tag: int, low: int, high: in
     """The row groups of a segment that may hold a tag's rows of [low, high)."""
     with _reading(segment):
         groups = footer(segment).groups_with(tag, low, high)
-        with open_parquet(segment.path, footer(segment).parquet) as file:
-            table = file.read_row_groups(groups, columns=columns, use_threads=False)
-        return table.replace_schema_metadata(None)
+        return read_groups(segment, groups, columns)
 
 
 def read_parts(segment: Segment) -> Iterator[pa.Table]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twinloop.durable import sync_directory
-from twinloop.stores.footers import brief, each_part, is_damage, read_segment
+from twinloop.stores.footers import brief, is_damage, read_segment, verify
 from twinloop.stores.latest import latest_path, remove_old
 from twinloop.stores.merging import make_minutes
 from twinloop.stores.rows import SCHEMAS
@@ -76,8 +76,7 @@ def _first_damaged(directory: Path, redeliverable_from: int) -> Segment | None:
         try:
             brief(segment)
             if segment.first >= redeliverable_from:
-                for _ in each_part(segment):  # its checksums
-                    pass
+                verify(segment)
         except (OSError, ValueError, pa.ArrowException) as error:
             if not is_damage(error):
                 raise
@@ -120,9 +119,7 @@ def _keep_as(aside: Path, segment: Segment) -> None:
 def _is_replaced(segment: Segment) -> bool:
     """Whether a sound file stands under the name of a damaged one by now."""
     try:
-        for _ in each_part(segment):
-            pass
-        brief(segment)
+        verify(segment)
     except (OSError, ValueError, pa.ArrowException):
         return False
     return True

@@ -70,7 +70,7 @@ class WholeFile:
         self._file = self._aside.open("wb")
         self._writer: pq.ParquetWriter | None = None
         self._rows = 0
-        self._groups: list[tuple[int, int, int, int]] = []
+        self._groups: list[tuple[int, int, int, int, int]] = []
         self._time = _NONE
         self._arrived: tuple[int, int] | None = None
         self._placed = False
@@ -94,7 +94,8 @@ class WholeFile:
         for first, last in row_groups(tag, MINUTES_GROUP if self._kind == "minutes" else ROW_GROUP):
             writer.write_table(part.slice(first, last - first), row_group_size=LARGEST_GROUP)
             times = time[first:last]
-            self._groups.append((int(tag[first]), int(tag[last - 1]), int(times.min()), int(times.max())))
+            said = (int(tag[first]), int(tag[last - 1]), int(times.min()), int(times.max()), last - first)
+            self._groups.append(said)
 
     def place(self, meta: dict[str, Any]) -> None:
         """Finish it, make it durable and rename it into place; `meta` stands in its footer."""
@@ -105,7 +106,7 @@ class WholeFile:
         said = {"first": said.pop("first", None)} | said
         texts = {}
         if self._kind in _TAGGED:
-            groups = np.array(self._groups, "<i8").reshape(-1, 4)
+            groups = np.array(self._groups, "<i8").reshape(-1, 5)
             text = base64.b64encode(groups.tobytes()).decode()
             texts[GROUPS_KEY] = groups_check(text) + text
         texts[META_KEY] = json.dumps(said | {"check": brief_check(said)})  # last, where it is found quickly
