@@ -82,6 +82,14 @@ def test_polars_has_the_same(plant: Plant) -> None:
     assert plant.range(TAG).to_polars(words=False).schema["status"] == pl.UInt32
 
 
+def test_a_time_may_be_a_datetime_with_a_zone_or_in_utc(plant: Plant) -> None:
+    tag = plant.tags[0]
+    whole = plant.range(tag).to_pandas()
+    cut = whole.index[len(whole) // 2]
+    assert len(plant.range(tag, start=cut)) == len(whole) - len(whole) // 2
+    assert len(plant.range(tag, end=cut.tz_localize(None))) == len(whole) // 2
+
+
 def test_several_tags_come_one_after_the_other_in_one_answer(plant: Plant) -> None:
     answer = plant.range([SWITCH, TAG, SWITCH])
     assert answer.tag.to_pylist() == [SWITCH] * 3 + [TAG] * 121

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +33,11 @@ from twinloop.timetext import parse_duration, parse_time
 
 __all__ = ["Plant", "is_stepped", "open_plant", "open_queries", "outputs_after"]
 
-Moment = str | int | None
-"""A time: ISO 8601, relative to now (`-1h`), ns since the epoch, or None for open."""
+Moment = str | int | datetime | None
+"""A time: ISO 8601, relative to now (`-1h`), a datetime, ns since the epoch, or None for open.
+
+A datetime without a zone is taken as UTC, as in text.
+"""
 
 
 def open_queries(config: PlantConfig) -> LocalQueries:
@@ -173,6 +177,11 @@ class Plant:
     def _unit(self, tag: str) -> str:
         return next((each.unit for each in tags_of(self._config) if each.name == tag), "")
 
+    @property
+    def tags(self) -> list[str]:
+        """Full names of the tags of the plant file."""
+        return [tag.name for tag in tags_of(self._config)]
+
     def events(self, start: Moment = None, end: Moment = None) -> Answer:
         """What happened in [start, end), ascending time."""
         return Answer(self._queries.events(*_moments(start, end)), "events")
@@ -213,4 +222,5 @@ def _each(names: str | Iterable[str]) -> list[str]:
 
 def _moments(*moments: Moment) -> Sequence[int | None]:
     now = time.time_ns()
-    return [parse_time(each, now) if isinstance(each, str) else each for each in moments]
+    texts = [each.isoformat() if isinstance(each, datetime) else each for each in moments]
+    return [parse_time(each, now) if isinstance(each, str) else each for each in texts]

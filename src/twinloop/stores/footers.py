@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +34,7 @@ __all__ = [
     "brief",
     "each_part",
     "footer",
+    "forget",
     "identity",
     "is_damage",
     "open_parquet",
@@ -175,8 +176,19 @@ class _Kept:
                 _, oldest = self._kept.popitem(last=False)
                 self._held -= oldest.parquet.serialized_size
 
+    def drop(self, segment: Segment) -> None:
+        with self._lock:
+            for key in [each for each in self._kept if each[0] == segment]:
+                self._held -= self._kept.pop(key).parquet.serialized_size
+
 
 _kept = _Kept(_KEPT_BYTES)
+
+
+def forget(segments: Iterable[Segment]) -> None:
+    """Keep the footers of some segments in memory no longer: they were merged, and nobody asks for them."""
+    for segment in segments:
+        _kept.drop(segment)
 
 
 def footer(segment: Segment) -> Footer:

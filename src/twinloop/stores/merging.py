@@ -25,6 +25,7 @@ from twinloop.stores.footers import (
     DamagedError,
     brief,
     footer,
+    forget,
     is_damage,
     read_groups,
     read_segment,
@@ -223,8 +224,11 @@ def merge(directory: Path, chosen: list[Segment], given_up: Callable[[], bool] =
             continue
         table = first_stored(table) if "tag" in SCHEMAS[kind].names else by_time(table)
         write_segment(Segment(first, last, kind, directory), table, level=level)
-    _merge_samples(directory, chosen, level, given_up)
-    give_back()
+    try:
+        _merge_samples(directory, chosen, level, given_up)
+    finally:
+        forget(chosen)
+        give_back()
 
 
 def _together(parts: list[Segment]) -> pa.Table | None:
