@@ -170,8 +170,8 @@ async def test_a_node_without_history_is_named_once_and_the_others_are_filled(
             records = await collect(deliveries, lambda got: len(recalled(got)) >= 2)
             await write(server, "without", 4)
             await collect(deliveries, lambda got: 4.0 in received(got).value)
-            async with asyncio.timeout(30):  # the line is said when all is done
-                while not any("has no history of" in line for line in caplog.messages):
+            async with asyncio.timeout(30):  # the line is said when all is done; a log has no event
+                while not any("has no history of" in line for line in caplog.messages):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)  # between two looks
     assert {1.0, 2.0, 3.0} <= set(received(records).value.tolist())
     said = [line for line in caplog.messages if "has no history of" in line]
