@@ -192,3 +192,27 @@ def test_a_reader_takes_a_file_again_once_it_is_another(tmp_path: Path, log: Out
     path.unlink()
     path.write_bytes(sound_bytes)
     assert len(queries.range(TAG, None, None)) == 5
+
+
+def test_two_files_that_are_damaged_at_once_stop_no_start(
+    tmp_path: Path, log: OutputLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that reach over a damaged segment of samples are to be cut there, and cannot be read."""
+
+    def refuse(*_: object) -> None:
+        raise merging.Abandoned
+
+    with monkeypatch.context() as patch:
+        patch.setattr(merging, "_merge_samples", refuse)
+        fill(tmp_path, log, 8)
+    LocalStore(tmp_path, NAMES)  # the parts of the events go
+    events = segment(tmp_path, "events", 0, 7)
+    content = bytearray(events.read_bytes())
+    content[4:400] = bytes(396)  # the pages, not the footer
+    events.write_bytes(content)
+    truncate(segment(tmp_path, "samples", 5, 5))
+    store = LocalStore(tmp_path, NAMES, redeliverable_from=4)
+    store.write(log.after(store.covered))
+    store.close()
+    queries = LocalQueries(tmp_path, NAMES, UNITS, lambda _after: [])
+    assert values(queries.range(TAG, None, None)) == [float(each) for each in range(ENTRIES) if each != 5]

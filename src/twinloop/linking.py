@@ -1,6 +1,6 @@
 """From a plant file to its sources: what each is told, and what it may ask of its surroundings.
 
-What an OPC UA source needs is imported where the plant file has one: half a second of each start.
+What an OPC UA source needs is imported where the plant file has one: it is slow to import.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a segment says of itself: in brief, from its last bytes, and in full, to read single row groups of it.
 
-A year of history is some hundred large segments, whose full footers take milliseconds and megabytes each.
-Most questions need few of them; which ones, the brief says.
+A full footer grows with the segment, and a year of history has some hundred large ones. Most questions need
+few of them; which ones, the brief says.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _TAIL_BYTES: Final = 16_384
 _BRIEF: Final = re.compile(rb'\{"first": [^{}]*\}')
 _MAGIC: Final = b"PAR1"
 _KEPT_BYTES: Final = 8 << 20
-"""Of full footers, as they are in the files; about ten times as much in memory."""
+"""Of full footers, as they are in the files; they take several times as much in memory."""
 _PART_ROWS: Final = 500_000
 _LIMITS: Final = np.iinfo(np.int64)
 

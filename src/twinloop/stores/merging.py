@@ -275,9 +275,8 @@ def _portions(segments: list[Segment]) -> Iterator[tuple[int, int]]:
     for segment in segments:
         with _naming(segment):
             said = footer(segment)
-        counts = [said.parquet.row_group(group).num_rows for group in range(said.parquet.num_row_groups)]
         ends += said.groups[:, 1].tolist()
-        rows += counts
+        rows += said.groups[:, 4].tolist()
     order = np.argsort(np.array(ends, np.int64), kind="stable")
     low = gathered = 0
     for at in order.tolist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twinloop.durable import sync_directory
-from twinloop.stores.footers import brief, is_damage, read_segment, verify
+from twinloop.stores.footers import brief, identity, is_damage, read_segment, verify
 from twinloop.stores.latest import latest_path, remove_old
 from twinloop.stores.merging import make_minutes
 from twinloop.stores.rows import SCHEMAS
@@ -93,14 +94,16 @@ def set_aside(segment: Segment, redeliverable_from: int) -> Damage:
     """
     aside = segment.path.with_name(segment.path.name + DAMAGED)
     _keep_as(aside, segment)
+    damaged = identity(segment)
     recovered = not _holes(segment) if segment.kind != "minutes" else _make_minutes(segment)
     recovered = recovered or _rewind(segment, redeliverable_from)
     if not recovered and segment.kind == "samples":
         for first, last in _holes(segment):
             lost = Segment(first, last, "samples", segment.directory)
             write_segment(lost, SCHEMAS["samples"].empty_table(), lost=True)
-    if not _is_replaced(segment):
-        segment.path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if identity(segment) == damaged:  # else another took its name
+            segment.path.unlink()
     sync_directory(segment.directory)
     fate = "they are delivered again or held elsewhere" if recovered else "their rows are missing"
     logger.error("%s: damaged, set aside; offsets %d to %d: %s", aside, segment.first, segment.last, fate)
@@ -114,15 +117,6 @@ def _keep_as(aside: Path, segment: Segment) -> None:
         aside.hardlink_to(segment.path)
     except OSError:  # not every file system has such names
         shutil.copy2(segment.path, aside)
-
-
-def _is_replaced(segment: Segment) -> bool:
-    """Whether a sound file stands under the name of a damaged one by now."""
-    try:
-        verify(segment)
-    except (OSError, ValueError, pa.ArrowException):
-        return False
-    return True
 
 
 def _holes(segment: Segment) -> list[tuple[int, int]]:
@@ -173,9 +167,14 @@ def _rewind(segment: Segment, redeliverable_from: int) -> bool:
         first = min(reaching)
     if first < redeliverable_from:
         return False
-    for each in there:
-        if each.first < first <= each.last:
-            _keep_before(each, first)
+    try:
+        for each in there:
+            if each.first < first <= each.last:
+                _keep_before(each, first)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        if not is_damage(error):
+            raise
+        return False  # damaged, too: what it has cannot be told from what comes again
     for each in sorted(there, key=lambda each: (each.last, each.kind == "samples"), reverse=True):
         if each.last >= first:
             each.path.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ TEMPORARY: Final = ".tmp"
 META_KEY: Final = "twinloop"
 GROUPS_KEY: Final = "twinloop.groups"
 ROW_GROUP: Final = 4_096
-"""Rows that tags with few share; a tag with half of it has groups of its own: measured, docs/STORAGE.md."""
+"""Rows that tags with few share; a tag with half of it has groups of its own."""
 MINUTES_GROUP: Final = 2_048
 """The same of minutes, of which a question wants few."""
 LARGEST_GROUP: Final = 65_536
