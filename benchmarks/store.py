@@ -171,9 +171,7 @@ async def local(directory: Path, seconds: int) -> dict[str, float]:
         for batch in batches(span, at_once):
             began = time.perf_counter()
             await ours.append(batch)
-            spent += (
-                time.perf_counter() - began
-            )  # making the data does not count; the store works on meanwhile
+            spent += time.perf_counter() - began  # making the data does not count
         began = time.perf_counter()
         await ours.sealed()
         figures[f"by {at_once * TAGS}"] = len(span) * TAGS / (spent + time.perf_counter() - began)

@@ -7,12 +7,8 @@ them for the duplicates they are, or the store, which keeps the first row of a t
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +20,8 @@ from twinloop.durable import place_file
 from twinloop.errors import LogError
 from twinloop.records import DeadLetter, DeadLetters, Record, Samples
 from twinloop.sources.file_rows import REPLAY
-from twinloop.sources.source import Delivery, Intake, Reading
+from twinloop.sources.source import Delivery, Intake
+from twinloop.sources.spool import SpoolSource
 from twinloop.tags import Refusal
 
 __all__ = ["FOLDER", "ImportSource", "ImportSpool", "Part"]
@@ -34,9 +31,6 @@ _log = logging.getLogger("twinloop.import")
 FOLDER: Final = "import"
 """Of the data directory."""
 _SUFFIX: Final = ".rows"
-_LOOK_S: Final = 0.5
-_PAUSE_S: Final = 0.02
-"""Between two files, so that what the plant says now need not wait."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -103,7 +97,7 @@ class ImportSpool:
             raise LogError(f"{path} holds no rows of history: {error}") from error
 
 
-class ImportSource:
+class ImportSource(SpoolSource):
     """A `Source` that brings the rows of a spool into the log.
 
     Args:
@@ -113,55 +107,21 @@ class ImportSource:
     """
 
     name = "import"
+    says = _log
 
     def __init__(self, data_dir: Path, intake: Intake, *, watch: bool) -> None:
+        super().__init__(watch=watch)
         self._spool = ImportSpool(data_dir)
         self._intake = intake
-        self._watch = watch
-        self._taken: set[Path] = set()
         self._rows = 0
 
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[AsyncIterator[Delivery]]:
-        """There is always a spool, if an empty one."""
-        deliveries = self._deliveries()
-        try:
-            yield deliveries
-        finally:
-            await deliveries.aclose()
+    def waiting(self) -> list[Path]:
+        """See `SpoolSource`."""
+        return self._spool.waiting()
 
-    async def check(self, timeout_s: float) -> list[Reading]:
-        """Nothing: a spool feeds no tag of its own."""
-        del timeout_s
-        return []
-
-    async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
-        while True:
-            waiting = self._spool.waiting()
-            self._taken.intersection_update(waiting)
-            fresh = [path for path in waiting if path not in self._taken]
-            for path in fresh:
-                self._taken.add(path)
-                delivery = self._delivery(path)
-                if delivery is not None:
-                    yield delivery
-                await asyncio.sleep(_PAUSE_S if self._watch else 0)
-            if not self._watch and not fresh:
-                return
-            if self._watch:
-                self._say()
-                await asyncio.sleep(_LOOK_S)
-
-    def _delivery(self, path: Path) -> Delivery | None:
-        """A file as a delivery; None where it cannot be read, which is set aside."""
-        try:
-            part = self._spool.read(path)
-            records, rows = self._records(part)
-        except (LogError, OSError, IndexError) as error:
-            _log.error("%s: cannot be taken in, and is set aside: %s", path, error)
-            with contextlib.suppress(OSError):
-                path.rename(path.with_suffix(".damaged"))
-            return None
+    def delivery(self, path: Path) -> Delivery:
+        """See `SpoolSource`."""
+        records, rows = self._records(self._spool.read(path))
         return Delivery(records, lambda: self._settle(path, rows), rows)
 
     def _records(self, part: Part) -> tuple[tuple[Record, ...], int]:
@@ -190,7 +150,8 @@ class ImportSource:
             _log.error("%s: it was taken in and will be once more, as duplicates: %s", path, error)
         self._rows += rows
 
-    def _say(self) -> None:
+    def say(self) -> None:
+        """See `SpoolSource`."""
         if self._rows:
             _log.info("%d samples of history were taken in", self._rows)
             self._rows = 0

@@ -7,21 +7,20 @@ the fold takes it for the duplicate it is; it is never lost and never a second r
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from twinloop.durable import place_file
 from twinloop.errors import LogError
 from twinloop.records import DeadLetter, DeadLetters, Record, Samples, decode_record, encode_record
-from twinloop.sources.source import Delivery, Reading
+from twinloop.sources.source import Delivery
+from twinloop.sources.spool import SpoolSource
 
 __all__ = ["FOLDER", "Again", "Ledger", "Reader", "RefeedSource", "Spool", "key_of", "letter_key"]
 
@@ -32,9 +31,6 @@ FOLDER: Final = "refeed"
 _SUFFIX: Final = ".letters"
 _MOST_LETTERS: Final = 500
 _MOST_BYTES: Final = 2**20
-_LOOK_S: Final = 0.5
-_PAUSE_S: Final = 0.02
-"""Between two files, so that what the plant says now need not wait."""
 _AT_ONCE: Final = 500
 
 
@@ -178,7 +174,7 @@ class Spool:
         return record.letters
 
 
-class RefeedSource:
+class RefeedSource(SpoolSource):
     """A `Source` that puts the letters of a spool through their decoders again.
 
     Args:
@@ -188,53 +184,22 @@ class RefeedSource:
     """
 
     name = "refeed"
+    says = _log
 
     def __init__(self, data_dir: Path, readers: Mapping[str, Reader], *, watch: bool) -> None:
+        super().__init__(watch=watch)
         self._spool, self._ledger = Spool(data_dir), Ledger(data_dir)
         self._readers = readers
-        self._watch = watch
-        self._taken: set[Path] = set()
         self._fed = self._became = 0
 
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[AsyncIterator[Delivery]]:
-        """There is always a spool, if an empty one."""
-        deliveries = self._deliveries()
-        try:
-            yield deliveries
-        finally:
-            await deliveries.aclose()
+    def waiting(self) -> list[Path]:
+        """See `SpoolSource`."""
+        return self._spool.waiting()
 
-    async def check(self, timeout_s: float) -> list[Reading]:
-        """Nothing: a spool feeds no tag of its own."""
-        del timeout_s
-        return []
-
-    async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
-        while True:
-            fresh = [path for path in self._spool.waiting() if path not in self._taken]
-            for path in fresh:
-                self._taken.add(path)
-                delivery = self._delivery(path)
-                if delivery is not None:
-                    yield delivery
-                await asyncio.sleep(_PAUSE_S if self._watch else 0)
-            if not self._watch and not fresh:
-                return
-            if self._watch:
-                self._say()
-                await asyncio.sleep(_LOOK_S)
-
-    def _delivery(self, path: Path) -> Delivery | None:
-        """A file as a delivery; None where it cannot be read, which is set aside."""
-        try:
-            letters = self._spool.read(path)
-            known = self._ledger.fed([key_of(letter) for letter in letters])
-        except (LogError, OSError) as error:
-            _log.error("%s: cannot be fed, and is set aside: %s", path, error)
-            with contextlib.suppress(OSError):
-                path.rename(path.with_suffix(".damaged"))
-            return None
+    def delivery(self, path: Path) -> Delivery:
+        """See `SpoolSource`."""
+        letters = self._spool.read(path)
+        known = self._ledger.fed([key_of(letter) for letter in letters])
         records, fed = self._read(letter for letter in letters if key_of(letter) not in known)
         return Delivery(tuple(records), lambda: self._settle(path, fed), sum(fed.values()))
 
@@ -268,7 +233,8 @@ class RefeedSource:
         self._fed += len(fed)
         self._became += sum(fed.values())
 
-    def _say(self) -> None:
+    def say(self) -> None:
+        """See `SpoolSource`."""
         if self._fed:
             _log.info("%d dead letters became %d samples", self._fed, self._became)
             self._fed = self._became = 0
