@@ -19,6 +19,7 @@ missing=""
 command -v npm >/dev/null 2>&1 || missing="$missing npm"
 command -v influxd >/dev/null 2>&1 || missing="$missing influxdb"
 command -v victoria-metrics >/dev/null 2>&1 || missing="$missing victoria-metrics"
+command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 [ -n "$(find /usr/lib -name libfaketime.so.1 2>/dev/null)" ] || missing="$missing libfaketime"
 if [ -n "$missing" ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing for the tests:$missing"

@@ -67,6 +67,17 @@ class OutputLog:
     """A durable output log, as far as a store's readers see one."""
 
     entries: list[tuple[int, Outputs]] = field(default_factory=list)
+    trimmed: int = -1
 
     def after(self, offset: int) -> list[tuple[int, Outputs]]:
         return [entry for entry in self.entries if entry[0] > offset]
+
+    def trim(self, covered: int) -> None:
+        """Let go of what the store has sealed, as the loop does."""
+        self.trimmed = max(self.trimmed, covered)
+        self.entries = self.after(covered)
+
+    @property
+    def next(self) -> int:
+        """The offset of the next entry."""
+        return 1 + (self.entries[-1][0] if self.entries else self.trimmed)

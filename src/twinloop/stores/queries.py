@@ -36,6 +36,7 @@ from twinloop.stores.reading import (
     with_time,
     within,
 )
+from twinloop.stores.rest import Beyond, Rest
 from twinloop.stores.rows import SAMPLE_SCHEMA, SCHEMAS, Entry, by_time, first_stored, tables
 from twinloop.stores.segments import Listing, Segment, list_segments
 from twinloop.stores.store import RANGE_SCHEMA
@@ -96,6 +97,7 @@ class LocalQueries:
         self._damaged: set[tuple[Segment, Identity | None]] = set()
         self._lock = threading.Lock()
         self._known: _Known | None = None
+        self._rests = {kind: Rest(kind, unsealed) for kind in ("samples", "fills")}
 
     def latest(self, tags: Sequence[str]) -> pa.Table:
         """The newest sample of each tag by its own time, by `RANGE_SCHEMA`, in the order asked for.
@@ -166,9 +168,9 @@ class LocalQueries:
         index = self._tag(tag)
         low, high = bounds(start, end)
 
-        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
+        def ask(listing: Listing, beyond: Beyond) -> pa.Table:
             empty = SAMPLE_SCHEMA.empty_table().select(WINDOW_COLUMNS)
-            rows = self._not_sealed(portions, "samples", index, (low, high), WINDOW_COLUMNS)
+            rows = beyond.of_tag("samples", index, low, high, WINDOW_COLUMNS)
             unsealed = first_stored(pa.concat_tables([empty, *rows]))
             # A backlog takes its time, and seals and merges go on: the segments are those of this moment.
             listing = max(listing, self._listed(), key=lambda each: each.covered)
@@ -192,9 +194,9 @@ class LocalQueries:
     def dead_summary(self, start: int | None, end: int | None, *, settled: bool = False) -> pa.Table:
         """The same counted: `source origin reason count first last detail`, the most frequent first."""
 
-        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
+        def ask(listing: Listing, beyond: Beyond) -> pa.Table:
             tally = Tally()
-            for part in self._dead_parts(listing, portions, start, end):
+            for part in self._dead_parts(listing, beyond, start, end):
                 tally.add(part if settled else self._unsettled(part))
             return tally.table()
 
@@ -203,19 +205,19 @@ class LocalQueries:
     def each_dead(self, start: int | None, end: int | None, take: Callable[[pa.Table], None]) -> None:
         """Give `take` the dead letters of [start, end), a part at a time; now and then one comes again."""
 
-        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> None:
-            for part in self._dead_parts(listing, portions, start, end):
+        def ask(listing: Listing, beyond: Beyond) -> None:
+            for part in self._dead_parts(listing, beyond, start, end):
                 take(self._unsettled(part))
 
         self._ask(ask)
 
     def _dead_parts(
-        self, listing: Listing, portions: Iterator[list[Entry]], start: int | None, end: int | None
+        self, listing: Listing, beyond: Beyond, start: int | None, end: int | None
     ) -> Iterator[pa.Table]:
         low, high = bounds(start, end)
         for segment in meeting(listing, "dead", low, high):
             yield with_time(within(read_whole(segment), low, high, None))
-        for entries in portions:
+        for entries in beyond.portions():
             yield with_time(within(tables(entries, ["dead"])["dead"], low, high, None))
 
     def _unsettled(self, rows: pa.Table) -> pa.Table:
@@ -237,6 +239,8 @@ class LocalQueries:
     def close(self) -> None:
         """Let go of the memory held."""
         self._known = None
+        for rest in self._rests.values():
+            rest.clear()
 
     def _picked(
         self, kind: str, name: str, start: int | None, end: int | None, columns: list[str]
@@ -245,10 +249,10 @@ class LocalQueries:
         tag = self._tag(name)
         low, high = bounds(start, end)
 
-        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
+        def ask(listing: Listing, beyond: Beyond) -> pa.Table:
             parts = [
                 *self._sealed(listing, kind, tag, (low, high), columns),
-                *self._not_sealed(portions, kind, tag, (low, high), columns),
+                *beyond.of_tag(kind, tag, low, high, columns),
             ]
             return first_stored(pa.concat_tables(parts or [SCHEMAS[kind].empty_table().select(columns)]))
 
@@ -261,27 +265,21 @@ class LocalQueries:
         met = meeting(listing, kind, *span)
         return [of_tag(read_rows(segment, columns, tag, *span), tag, *span) for segment in met]
 
-    def _not_sealed(
-        self, portions: Iterator[list[Entry]], kind: str, tag: int, span: tuple[int, int], columns: list[str]
-    ) -> list[pa.Table]:
-        """A tag's rows of [low, high) in the output log, in parts."""
-        return [
-            of_tag(tables(entries, [kind], tag)[kind].select(columns), tag, *span) for entries in portions
-        ]
-
     def _told(self, kind: str, start: int | None, end: int | None, asset: str | None = None) -> pa.Table:
         """Rows of a kind without tags in [start, end), ascending time."""
         low, high = bounds(start, end)
 
-        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
+        def ask(listing: Listing, beyond: Beyond) -> pa.Table:
             met = meeting(listing, kind, low, high)
             parts = [within(read_whole(segment), low, high, asset) for segment in met]
-            parts += [within(tables(entries, [kind])[kind], low, high, asset) for entries in portions]
+            parts += [
+                within(tables(entries, [kind])[kind], low, high, asset) for entries in beyond.portions()
+            ]
             return by_time(pa.concat_tables(parts or [SCHEMAS[kind].empty_table()]))
 
         return with_time(self._ask(ask)).drop_columns(["offset"])
 
-    def _ask(self, question: Callable[[Listing, Iterator[list[Entry]]], _T]) -> _T:
+    def _ask(self, question: Callable[[Listing, Beyond], _T]) -> _T:
         """The answer over all rows, sealed or not, asked again while trims or merges interfere.
 
         The question reads what it wants of the segments first: a merge may remove them soon. What follows
@@ -291,10 +289,10 @@ class LocalQueries:
         while attempt < _ATTEMPTS:
             attempt += 1
             listing = self._listed()
-            unsealed = Unsealed(self._unsealed, listing.covered)
+            beyond = Beyond(self._unsealed, listing.covered, self._rests)
             try:
-                answer = question(listing, unsealed.portions())
-                if unsealed.has_gap and self._has_moved(listing):
+                answer = question(listing, beyond)
+                if beyond.has_gap and self._has_moved(listing):
                     continue
             except FileNotFoundError:
                 logger.debug("a segment was merged while it was read, asking again")
@@ -334,10 +332,10 @@ class LocalQueries:
         whole = covered <= upto if upto == known.upto else not unsealed.has_gap
         return _Known(upto, covered, known.latest) if whole and covered >= known.covered else None
 
-    def _begun(self, listing: Listing, portions: Iterator[list[Entry]]) -> _Known:
+    def _begun(self, listing: Listing, beyond: Beyond) -> _Known:
         """The newest rows of the segments and of what is not sealed."""
         latest, upto = Latest.at(self._directory, self._names, listing, self._listed), listing.covered
-        for entries in portions:
+        for entries in beyond.portions():
             latest.add(entries)
             upto = entries[-1][0]
         return _Known(upto, listing.covered, latest)

@@ -46,22 +46,24 @@ class Unsealed:
     """Entries in portions that fit into memory.
 
     Attributes:
-        has_gap: whether, so far, nothing came or something is missing: the log was trimmed, or is damaged.
+        is_torn: whether something is missing before what came: the log was trimmed, or is damaged.
+        has_gap: whether it is torn, or nothing came so far, which may mean the same.
     """
 
     def __init__(self, read: Callable[[int], Iterable[Entry]], after: int) -> None:
         self._read = read
         self._after = after
+        self.is_torn = False
         self.has_gap = True
 
     def portions(self) -> Iterator[list[Entry]]:
         """All entries, ascending, some at a time."""
         portion: list[Entry] = []
-        rows, expected, whole = 0, self._after + 1, True
+        rows, expected = 0, self._after + 1
         for offset, outputs in self._read(self._after):
             if offset <= self._after:
                 continue
-            whole = whole and offset == expected
+            self.is_torn = self.is_torn or offset != expected
             expected = offset + 1
             portion.append((offset, outputs))
             rows += 1 + len(outputs.samples[0] if outputs.samples else b"") // 4
@@ -70,7 +72,7 @@ class Unsealed:
                 portion, rows = [], 0
         if portion:
             yield portion
-        self.has_gap = not whole or expected == self._after + 1
+        self.has_gap = self.is_torn or expected == self._after + 1
 
 
 def meeting(listing: Listing, kind: str, low: int, high: int) -> list[Segment]:

@@ -7,7 +7,7 @@ into are worked out by the server, the others here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from twinloop.stores.influx.options import Existing, InfluxOptions
 from twinloop.stores.minutes import parts_of, windows_of
 from twinloop.stores.queries import RANGE_COLUMNS, LocalQueries
 from twinloop.stores.reading import bounds
+from twinloop.stores.rest import Beyond
 from twinloop.stores.rows import SAMPLE_SCHEMA, Entry, first_stored
 from twinloop.stores.segments import Listing
 from twinloop.stores.store import WINDOW_SCHEMA
@@ -105,10 +106,10 @@ class InfluxQueries(LocalQueries):
         span = bounds(start, end)
         began = self._began(tag)
 
-        def ask(listing: Listing, portions: Iterator[list[Entry]]) -> pa.Table:
+        def ask(listing: Listing, beyond: Beyond) -> pa.Table:
             here = [
                 *super(InfluxQueries, self)._sealed(listing, "samples", index, span, WINDOW_COLUMNS),
-                *self._not_sealed(portions, "samples", index, span, WINDOW_COLUMNS),
+                *beyond.of_tag("samples", index, *span, WINDOW_COLUMNS),
             ]
             cut = _Cut(every_ns, span, began, _first_time(here))
             there = self._by_server(listing, cut, tag, BAD if uncertain_as_good else UNCERTAIN)
