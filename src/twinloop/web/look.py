@@ -86,9 +86,9 @@ class TwinLook(Protocol):
 
         `sources`: of each `name link samples samples_per_s data_age_s attempts dead_letters problem`;
         `logs`: of each `name first_offset last_offset size_bytes dropped thinned` (`received`, `outputs`);
-        `cycles`: `period_s cycles missed p50_s p99_s jitter_p99_s lag_s samples_per_s` and `histogram`, a list of
-        `{le_s, count}`, not cumulative, the last with `le_s` null; `store`: `type lag_entries refused`;
-        `totals`: `good uncertain bad duplicates dead_letters`.
+        `cycles`: `period_s cycles missed p50_s p99_s jitter_p99_s lag_s samples_per_s` and `histogram`;
+        `histogram`: a list of `{le_s, count}`, not cumulative, the last with `le_s` null;
+        `store`: `type lag_entries refused`; `totals`: `good uncertain bad duplicates dead_letters`.
         """
 
     def listen(self, callback: Callable[[Outputs], None]) -> None:
