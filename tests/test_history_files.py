@@ -146,8 +146,12 @@ def test_old_rows_are_late_and_leave_the_newest_value_alone(tmp_path: Path, fill
         tmp_path, f"time,tag,value\n2026-02-01T00:00:00Z,{TAG},33\n2026-02-01T00:00:01Z,{TAG},34\n", "o.csv"
     )
     report = import_into(filled, old)
-    assert (report.taken, report.tags) == (2, {TAG})
+    assert (report.taken, report.late, report.tags) == (2, 2, {TAG})
+    assert "2 are older than what their tag has" in render_imported(
+        report, "table", dry_run=False, terminal=False
+    )
     rows = history(filled)
+    assert sum(bool(row["reasons"] & Reason.LATE) for row in rows) == report.late
     assert [row["value"] for row in rows[:2]] == [33.0, 34.0]
     assert [row["reasons"] for row in rows[:3]] == [Reason.LATE, Reason.LATE, 0]
     with twinloop.open(filled) as plant:
@@ -182,7 +186,7 @@ def test_units_of_an_export_are_converted_and_a_dry_run_writes_nothing(tmp_path:
         tmp_path, f"tag,time,value,unit\nR101.pressure,{START}Z,200,kPa\nR101.pressure,{START}Z,1,degC\n"
     )
     report = import_into(plant, rows, dry_run=True)
-    assert (report.taken, report.buried.total()) == (1, 1)
+    assert (report.taken, report.late, report.buried.total()) == (1, 0, 1)
     assert not (tmp_path / "plant" / "data").exists()
     import_into(plant, rows)
     assert [row["value"] for row in history(plant, "R101.pressure")] == [2.0]

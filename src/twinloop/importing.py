@@ -29,7 +29,7 @@ from twinloop.records import DeadLetter
 from twinloop.sources.file_rows import REPLAY, Rows, read_parts
 from twinloop.sources.importing import FOLDER, ImportSpool, Part
 from twinloop.spooling import alone, feed
-from twinloop.stores.store import Queries
+from twinloop.stores.store import RANGE_SCHEMA, Queries
 from twinloop.tags import Refusal, Resolver, Route
 from twinloop.workplace import borrowed_workplace, holder_of, workplace
 
@@ -61,6 +61,7 @@ class Imported:
         taken: rows that went into the log, or wait in the spool.
         duplicates: rows that were there already.
         differ: rows of a time that the store has another value of; it keeps that.
+        late: of the rows taken, those older than what their tag has; not every check judges these.
         buried: rows that cannot be used, and became dead letters.
         first: where the first of each kind of those is.
         waiting: spool files left for the twin that has the data directory.
@@ -72,6 +73,7 @@ class Imported:
     taken: int = 0
     duplicates: int = 0
     differ: int = 0
+    late: int = 0
     tags: set[str] = field(default_factory=set)
     buried: Counter[Buried] = field(default_factory=Counter)
     first: dict[Buried, str] = field(default_factory=dict)
@@ -195,6 +197,7 @@ class _Taking:
         self._spool = ImportSpool(config.data_dir)
         self._queries: Queries | None = None
         self._pending: dict[str, list[tuple[int, int]]] = {}
+        self._newest: dict[str, int] | None = None
         self.report = Imported()
 
     async def take(self, rows: Rows) -> None:
@@ -287,7 +290,19 @@ class _Taking:
                 same |= alike
             self.report.duplicates += int(same.sum())
             fresh[at] = ~(same | there)
+            self._count_late(name, time[fresh[at]])
         return fresh
+
+    def _count_late(self, name: str, fresh: npt.NDArray[np.int64]) -> None:
+        """Of new rows in ascending time, those that are older than the newest their tag has by then."""
+        if self._newest is None:
+            queries = self._asked()
+            rows = queries.latest(()) if queries else RANGE_SCHEMA.empty_table()
+            times = rows["time"].cast(pa.int64()).to_pylist()
+            self._newest = dict(zip(rows["tag"].to_pylist(), times, strict=True))
+        newest = self._newest.get(name, NO_TIME)
+        self.report.late += int((fresh < newest).sum())
+        self._newest[name] = max(newest, int(fresh[-1])) if len(fresh) else newest
 
     def _by_tag(self, rows: Rows) -> Iterator[tuple[int, str, npt.NDArray[np.intp]]]:
         """For each series its number, its tag and its rows, which are in ascending time."""
@@ -298,19 +313,24 @@ class _Taking:
         for number, at in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
             yield number, self._names.keys[number][0], at
 
+    def _asked(self) -> Queries | None:
+        """The store's answers; None of a plant that has no data yet."""
+        if self._queries is None:
+            with suppress(QueryError):
+                self._queries = open_queries(self._config)
+        return self._queries
+
     def _stored(
         self, name: str, low: int, high: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        if self._queries is None:
-            with suppress(QueryError):  # of a plant that has no data yet
-                self._queries = open_queries(self._config)
         nothing = np.empty(0, np.int64), np.empty(0)
-        if self._queries is None:
+        queries = self._asked()
+        if queries is None:
             return nothing
         try:
-            found = self._queries.range(name, low, high + 1)
+            found = queries.range(name, low, high + 1)
         except QueryError:
-            if name in self._queries.latest(())["tag"].to_pylist():
+            if name in queries.latest(())["tag"].to_pylist():
                 raise
             return nothing  # a tag the twin that runs does not know yet
         return found["time"].cast(pa.int64()).to_numpy(), found["value"].to_numpy()

@@ -55,7 +55,7 @@ def render_imported(report: Imported, form: str, *, dry_run: bool, terminal: boo
         for kind, count in report.buried.most_common()
     ]
     if form == "json":
-        numbers = ("files", "rows", "taken", "duplicates", "differ", "waiting")
+        numbers = ("files", "rows", "taken", "duplicates", "differ", "late", "waiting")
         made = {name: getattr(report, name) for name in numbers}
         made |= {"tags": len(report.tags), "buried": report.buried.total(), "dry_run": dry_run}
         return json.dumps({**made, "why_buried": buried}, indent=2, ensure_ascii=False) + "\n"
@@ -71,6 +71,11 @@ def _in_words(report: Imported, *, dry_run: bool) -> str:
         said += f"; {report.duplicates} were there already"
     if report.differ:
         said += f"; {report.differ} differ from what is stored for their time, which stays"
+    if report.late:
+        said += (
+            f"; {report.late} are older than what their tag has: LATE, and so judged by their range alone, "
+            "not by spike, rate limit, z-score or stuck (`replay` of a fresh data_dir judges all)"
+        )
     if report.buried:
         buried = report.buried.total()
         said += "; 1 became a dead letter" if buried == 1 else f"; {buried} became dead letters"
