@@ -40,6 +40,13 @@ def refusal(folder: Path, *more: str) -> list[str]:
     return str(caught.value).replace(f"{folder}/", "").splitlines()
 
 
+def test_a_forgotten_type_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "plant.yaml"
+    path.write_text("plant: small\ntags: {}\nassets: {}\nstore: {url: http://127.0.0.1:8086, bucket: b}\n")
+    with pytest.raises(ConfigError, match=r"store.*'url' goes with `type: influxdb`, which is missing"):
+        read(path, {})
+
+
 def test_every_key_arrives_and_secrets_stay_hidden(tmp_path: Path) -> None:
     store = loaded(
         tmp_path,

@@ -339,7 +339,9 @@ class WebConfig(Section):
 
 SourceConfig = Annotated[MqttSourceConfig | OpcuaSourceConfig, Field(discriminator="type")]
 StoreConfig = Annotated[
-    LocalStoreConfig | InfluxStoreConfig, Field(discriminator="type"), typed("local", "local", "influxdb")
+    LocalStoreConfig | InfluxStoreConfig,
+    Field(discriminator="type"),
+    typed("local", "local", "influxdb", shown_by={"url": "influxdb", "bucket": "influxdb"}),
 ]
 LogConfig = Annotated[
     LocalLogConfig | MemoryLogConfig, Field(discriminator="type"), typed("local", "local", "memory")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -26,14 +28,23 @@ _LATER: Final = ("kafka",)
 """Types that the interface names and this version lacks."""
 
 
-def typed(default: str, *known: str) -> Any:
-    """Puts the default type into a mapping that names none, and refuses an unknown one in words."""
+def typed(default: str, *known: str, shown_by: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """Puts the default type into a mapping that names none, and refuses an unknown one in words.
+
+    Args:
+        default: the type.
+        known: all there are.
+        shown_by: keys that only another type has, to say so where the type was forgotten.
+    """
 
     def read(value: object) -> object:
         section = mapping(value) if not isinstance(value, BaseModel) else value
         if not isinstance(section, dict):
             return section
         kind = section.get("type", default)
+        forgotten = next((key for key in section if "type" not in section and key in shown_by), None)
+        if forgotten is not None:
+            raise ValueError(f"{forgotten!r} goes with `type: {shown_by[forgotten]}`, which is missing")
         if kind in _LATER:
             raise ValueError(f"{kind!r} is not available in this version; expected {' or '.join(known)}")
         return {**section, "type": read_choice(kind, known)}
