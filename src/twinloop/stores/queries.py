@@ -25,6 +25,8 @@ from twinloop.stores.dead import Tally
 from twinloop.stores.footers import Identity, identity
 from twinloop.stores.latest import Latest
 from twinloop.stores.minutes import windows_of
+from twinloop.stores.paging import Where, first_parts, first_told
+from twinloop.stores.quality import Grid, count_minutes, grid_of
 from twinloop.stores.reading import (
     DamagedSegment,
     Unsealed,
@@ -120,21 +122,23 @@ class LocalQueries:
         picked = position[wanted]
         return self._named(rows.take(pa.array(picked[picked >= 0])))
 
-    def range(self, tag: str, start: int | None, end: int | None) -> pa.Table:
+    def range(self, tag: str, start: int | None, end: int | None, *, most: int | None = None) -> pa.Table:
         """Every sample received of a tag in [start, end), one row each, ascending time, by `RANGE_SCHEMA`.
 
-        Raises:
-            QueryError: the tag is not known.
-        """
-        return self._named(self._picked("samples", tag, start, end, RANGE_COLUMNS))
-
-    def fills(self, tag: str, start: int | None, end: int | None) -> pa.Table:
-        """What stood in for a tag's bad or missing values in [start, end), by `RANGE_SCHEMA`.
+        With `most`, only the first so many.
 
         Raises:
             QueryError: the tag is not known.
         """
-        return self._named(self._picked("fills", tag, start, end, RANGE_COLUMNS))
+        return self._named(self._picked("samples", tag, start, end, RANGE_COLUMNS, most=most))
+
+    def fills(self, tag: str, start: int | None, end: int | None, *, most: int | None = None) -> pa.Table:
+        """What stood in for a tag's bad or missing values in [start, end), by `RANGE_SCHEMA`; as `range`.
+
+        Raises:
+            QueryError: the tag is not known.
+        """
+        return self._named(self._picked("fills", tag, start, end, RANGE_COLUMNS, most=most))
 
     def stored(self, tag: str, start: int | None, end: int | None) -> pa.Table:
         """A tag's samples in [start, end) as they are kept, by `SAMPLE_SCHEMA`, ascending time.
@@ -178,6 +182,44 @@ class LocalQueries:
             return TagParts(listing, unsealed, index).between(low, high, every_ns)
 
         return windows_of(self._ask(ask), every_ns, uncertain_as_good=uncertain_as_good)
+
+    def quality(self, every_ns: int, start: int, end: int) -> pa.Table:
+        """Of every tag that `latest` shows and window that [start, end) meets, by `QUALITY_SCHEMA`.
+
+        Windows are whole, also at the ends; those without samples are left out.
+
+        Raises:
+            QueryError: `every_ns` is not whole minutes, or it is too much for one answer.
+        """
+
+        def ask(listing: Listing, beyond: Beyond) -> Grid:
+            grid = grid_of(len(self._names), every_ns, start, end)
+            self._count(grid, listing, beyond)
+            return grid
+
+        shown = np.zeros(len(self._names), bool)
+        shown[self._shown] = True
+        return self._ask(ask).table(self._names, shown)
+
+    def _count(self, grid: Grid, listing: Listing, beyond: Beyond) -> None:
+        """Count samples, sealed or not."""
+        rows = beyond.of_all("samples", grid.low, grid.high, WINDOW_COLUMNS)
+        unsealed = pa.concat_tables([SAMPLE_SCHEMA.empty_table().select(WINDOW_COLUMNS), *rows])
+        count_minutes(grid, listing, unsealed)
+
+    def page(
+        self, kind: str, start: int | None, end: int | None, most: int, where: Where | None = None
+    ) -> pa.Table:
+        """The first `most` rows of `events`, `snapshots` or `dead`, of those for which `where` says yes."""
+
+        def wanted(rows: pa.Table) -> npt.NDArray[np.bool_]:
+            picked = np.ones(len(rows), bool) if where is None else where(rows)
+            return picked & ~self._settled(with_time(rows)) if kind == "dead" and self._settled else picked
+
+        def ask(listing: Listing, beyond: Beyond) -> pa.Table:
+            return first_told(listing, beyond, kind, bounds(start, end), most=most, where=wanted)
+
+        return with_time(self._ask(ask)).drop_columns(["offset"])
 
     def events(self, start: int | None, end: int | None) -> pa.Table:
         """Events in [start, end) by ascending time: `time subject kind before after why`."""
@@ -243,27 +285,48 @@ class LocalQueries:
             rest.clear()
 
     def _picked(
-        self, kind: str, name: str, start: int | None, end: int | None, columns: list[str]
+        self,
+        kind: str,
+        name: str,
+        start: int | None,
+        end: int | None,
+        columns: list[str],
+        *,
+        most: int | None = None,
     ) -> pa.Table:
-        """A tag's rows in [start, end), ascending time, one a time."""
+        """A tag's rows in [start, end), ascending time, one a time; the first `most` of them."""
         tag = self._tag(name)
         low, high = bounds(start, end)
 
         def ask(listing: Listing, beyond: Beyond) -> pa.Table:
             parts = [
-                *self._sealed(listing, kind, tag, (low, high), columns),
+                *self._sealed(listing, kind, tag, (low, high), columns, most=most),
                 *beyond.of_tag(kind, tag, low, high, columns),
             ]
-            return first_stored(pa.concat_tables(parts or [SCHEMAS[kind].empty_table().select(columns)]))
+            rows = first_stored(pa.concat_tables(parts or [SCHEMAS[kind].empty_table().select(columns)]))
+            return rows if most is None else rows.slice(0, most)
 
         return self._ask(ask)
 
     def _sealed(
-        self, listing: Listing, kind: str, tag: int, span: tuple[int, int], columns: list[str]
+        self,
+        listing: Listing,
+        kind: str,
+        tag: int,
+        span: tuple[int, int],
+        columns: list[str],
+        *,
+        most: int | None = None,
     ) -> list[pa.Table]:
-        """A tag's rows of [low, high) that are in the store, in parts; overridden where there are others."""
-        met = meeting(listing, kind, *span)
-        return [of_tag(read_rows(segment, columns, tag, *span), tag, *span) for segment in met]
+        """A tag's rows of [low, high) that are in the store, in parts; overridden where there are others.
+
+        With `most`, at least those of the first so many times.
+        """
+
+        def read(segment: Segment) -> pa.Table:
+            return of_tag(read_rows(segment, columns, tag, *span), tag, *span)
+
+        return first_parts(meeting(listing, kind, *span), read, most)
 
     def _told(self, kind: str, start: int | None, end: int | None, asset: str | None = None) -> pa.Table:
         """Rows of a kind without tags in [start, end), ascending time."""

@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from twinloop.stores.reading import Unsealed, of_tag
+from twinloop.stores.reading import Unsealed, of_tag, within
 from twinloop.stores.rows import Entry, first_stored, tables
 
 __all__ = ["Beyond", "Rest", "RestOfTag"]
@@ -62,6 +62,12 @@ class Beyond(Unsealed):
         self.has_gap = rest.has_gap
         return [rows.select(columns) for rows in rest.rows]
 
+    def of_all(self, kind: str, low: int, high: int, columns: list[str]) -> list[pa.Table]:
+        """The same of all tags, sorted by (tag, time)."""
+        rest = self._rests[kind].of_all(self._covered, low, high)
+        self.has_gap = rest.has_gap
+        return [rows.select(columns) for rows in rest.rows]
+
 
 class Rest:
     """One kind of rows, brought up to date by each question; safe to use from many threads.
@@ -84,6 +90,13 @@ class Rest:
         Raises:
             LogError: the log cannot be read, or no longer leads from there on.
         """
+        return self._rows(covered, tag, lambda rows: of_tag(rows, tag, low, high))
+
+    def of_all(self, covered: int, low: int, high: int) -> RestOfTag:
+        """The same of all tags, sorted by (tag, time)."""
+        return self._rows(covered, None, lambda rows: within(rows, low, high, None))
+
+    def _rows(self, covered: int, tag: int | None, pick: Callable[[pa.Table], pa.Table]) -> RestOfTag:
         found: list[pa.Table] = []
         with self._lock:
             self._let_go(covered)
@@ -91,7 +104,7 @@ class Rest:
             unsealed = Unsealed(self._read, self._upto)
             for entries in unsealed.portions():
                 if kept > _KEPT_ROWS:
-                    found.append(tables(entries, [self._kind], tag)[self._kind])
+                    found.append(pick(tables(entries, [self._kind], tag)[self._kind]))
                     continue
                 rows = tables(entries, [self._kind])[self._kind]
                 kept += len(rows)
@@ -100,7 +113,7 @@ class Rest:
             parts = self._parts
             if unsealed.is_torn:  # what is missing may be there the next time
                 self._forget(covered)
-        found = [of_tag(each, tag, low, high) for each in [*(part.rows for part in parts), *found]]
+        found = [*(pick(part.rows) for part in parts), *found]
         # A part that is sealed in part holds rows of before; of two with one time, those are the first.
         return RestOfTag(
             [rows.filter(pc.greater(rows["offset"], covered)) for rows in found], unsealed.has_gap
