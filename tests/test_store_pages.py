@@ -21,8 +21,8 @@ from twinloop.status import BAD, GOOD, UNCERTAIN
 from twinloop.stores.influx.queries import InfluxQueries
 from twinloop.stores.influx.store import InfluxStore
 from twinloop.stores.local import LocalStore
-from twinloop.stores.queries import LocalQueries
 from twinloop.stores.quality import MOST_CELLS
+from twinloop.stores.queries import LocalQueries
 
 MINUTE = 60 * SECOND
 SAMPLE = st.tuples(
@@ -94,10 +94,11 @@ def test_a_page_of_events_is_the_beginning_of_all(
         queries = stored(Path(directory), [told(*each) for each in enumerate(entries)], sealed)
         start, end = T0 + SECOND, T0 + 5 * SECOND
         whole = queries.events(start, end) if kind == "events" else queries.dead(start, end)
-        page = queries.page(kind, start, end, most)
-        picked = queries.page("events", None, None, most, even)
+        page, more = queries.page(kind, start, end, most)
+        picked = queries.page("events", None, None, most, even).rows
         everything = queries.events(None, None)
         queries.close()
+    assert not more
     assert page.equals(whole.slice(0, most))
     assert picked.equals(everything.filter(pa.array(even(everything))).slice(0, most))
 

@@ -335,6 +335,7 @@ class WebConfig(Section):
 
     host: Text = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: Annotated[int, whole(0, 65535)] = Field(8800, description="TCP port; 0 takes a free one")
+    writable: Flag = Field(False, description="true: lab samples may be sent in by HTTP")
 
 
 SourceConfig = Annotated[MqttSourceConfig | OpcuaSourceConfig, Field(discriminator="type")]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from twinloop.stores.footers import brief
 from twinloop.stores.reading import meeting, read_parts, within
@@ -15,12 +16,14 @@ from twinloop.stores.rest import Beyond
 from twinloop.stores.rows import SCHEMAS, by_time, tables
 from twinloop.stores.segments import Listing, Segment
 
-__all__ = ["Where", "first_parts", "first_told"]
+__all__ = ["Told", "Where", "first_parts", "first_told"]
 
 Where = Callable[[pa.Table], npt.NDArray[np.bool_]]
 """Which rows of a table count."""
 
 _KEPT_PARTS: Final = 16
+_MOST_BYTES: Final = 32 << 20
+"""Of dead letters, each of which may be as large as `max_payload` lets it be."""
 
 
 def first_parts(
@@ -43,10 +46,20 @@ def first_parts(
     return [found[segment] for segment in segments if segment in found]
 
 
+class Told(NamedTuple):
+    """Rows, and whether more were left out because these are too large already."""
+
+    rows: pa.Table
+    more: bool
+
+
 def first_told(
     listing: Listing, beyond: Beyond, kind: str, span: tuple[int, int], *, most: int, where: Where
-) -> pa.Table:
-    """The first `most` rows of a kind without tags in a span, by time and then as they were stored."""
+) -> Told:
+    """The first `most` rows of a kind without tags in a span, by time and then as they were stored.
+
+    Of dead letters there are fewer where their bytes come to more than some `_MOST_BYTES`.
+    """
     head = _Head(kind, most)
     for segment in sorted(meeting(listing, kind, *span), key=lambda each: brief(each).time_min):
         if brief(segment).time_min > head.until:
@@ -55,7 +68,7 @@ def first_told(
             head.add(_picked(rows, span, where))
     for entries in beyond.portions():
         head.add(_picked(tables(entries, [kind])[kind], span, where))
-    return head.rows()
+    return Told(head.rows(), head.is_cut)
 
 
 def _picked(rows: pa.Table, span: tuple[int, int], where: Where) -> pa.Table:
@@ -68,12 +81,14 @@ class _Head:
 
     Attributes:
         until: rows after this time can be none of them.
+        is_cut: whether rows were left out for their size.
     """
 
     def __init__(self, kind: str, most: int) -> None:
         self._most = most
         self._parts = [SCHEMAS[kind].empty_table()]
         self.until = np.iinfo(np.int64).max
+        self.is_cut = False
 
     def add(self, rows: pa.Table) -> None:
         """Take up some rows."""
@@ -85,6 +100,17 @@ class _Head:
     def rows(self) -> pa.Table:
         """What was kept, in order."""
         rows = by_time(pa.concat_tables(self._parts)).slice(0, self._most)
-        if len(rows) == self._most:
+        fits = _fitting(rows)
+        self.is_cut = self.is_cut or fits < len(rows)
+        if len(rows) == self._most or fits < len(rows):
+            rows = rows.slice(0, fits)
             self.until = int(rows["time"][-1].as_py())
         return rows
+
+
+def _fitting(rows: pa.Table) -> int:
+    """How many rows, at least one, come to no more than the bytes an answer may have."""
+    if "raw" not in rows.schema.names or not len(rows):
+        return len(rows)
+    size = np.cumsum(pc.binary_length(rows["raw"]).to_numpy(), dtype=np.int64)
+    return max(1, int(np.searchsorted(size, _MOST_BYTES, "right")))

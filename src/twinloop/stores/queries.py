@@ -25,7 +25,7 @@ from twinloop.stores.dead import Tally
 from twinloop.stores.footers import Identity, identity
 from twinloop.stores.latest import Latest
 from twinloop.stores.minutes import windows_of
-from twinloop.stores.paging import Where, first_parts, first_told
+from twinloop.stores.paging import Told, Where, first_parts, first_told
 from twinloop.stores.quality import Grid, count_minutes, grid_of
 from twinloop.stores.reading import (
     DamagedSegment,
@@ -208,18 +208,27 @@ class LocalQueries:
         count_minutes(grid, listing, unsealed)
 
     def page(
-        self, kind: str, start: int | None, end: int | None, most: int, where: Where | None = None
-    ) -> pa.Table:
+        self,
+        kind: str,
+        start: int | None,
+        end: int | None,
+        most: int,
+        where: Where | None = None,
+        *,
+        settled: bool = False,
+    ) -> Told:
         """The first `most` rows of `events`, `snapshots` or `dead`, of those for which `where` says yes."""
 
         def wanted(rows: pa.Table) -> npt.NDArray[np.bool_]:
             picked = np.ones(len(rows), bool) if where is None else where(rows)
-            return picked & ~self._settled(with_time(rows)) if kind == "dead" and self._settled else picked
+            asked = kind == "dead" and self._settled is not None and not settled
+            return picked & ~self._settled(with_time(rows)) if asked and self._settled else picked
 
-        def ask(listing: Listing, beyond: Beyond) -> pa.Table:
+        def ask(listing: Listing, beyond: Beyond) -> Told:
             return first_told(listing, beyond, kind, bounds(start, end), most=most, where=wanted)
 
-        return with_time(self._ask(ask)).drop_columns(["offset"])
+        rows, more = self._ask(ask)
+        return Told(with_time(rows).drop_columns(["offset"]), more)
 
     def events(self, start: int | None, end: int | None) -> pa.Table:
         """Events in [start, end) by ascending time: `time subject kind before after why`."""
