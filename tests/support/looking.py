@@ -1,4 +1,4 @@
-"""A process to look into, as the web sees one: a small plant's fold over recorded records, and its real store."""
+"""A process to look into, as the web sees one: a fold over recorded records, and its real store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from twinloop.tags import TagTable
 from twinloop.web.api import api_router
 from twinloop.web.look import Counts, TagsNow
 
-__all__ = ["PLANT", "StoredLook", "asking", "recorded_look"]
+__all__ = ["PLANT", "StoredLook", "asking", "recorded_look", "served"]
 
 PLANT = """
 plant: demo
@@ -67,7 +68,11 @@ class StoredTwin:
         )
         for outputs in self._outputs:
             batch = outputs.batch()
-            now.time[batch.tag], now.arrival[batch.tag], now.value[batch.tag] = batch.time, batch.arrival, batch.value
+            now.time[batch.tag], now.arrival[batch.tag], now.value[batch.tag] = (
+                batch.time,
+                batch.arrival,
+                batch.value,
+            )
             now.estimate[batch.tag], now.std[batch.tag] = batch.estimate, batch.estimate_std
             now.status[batch.tag], now.reasons[batch.tag] = batch.status, batch.reasons
         return now
@@ -119,7 +124,7 @@ def recorded_look(folder: Path, *, writable: bool = False) -> StoredLook:
     path.write_text(PLANT.replace("WRITABLE", ", writable: true" if writable else ""))
     config = load(path, os.environ)
     table = TagTable(TAGS)
-    outputs = recorded_outputs()
+    outputs = _outputs()
     log = OutputLog(list(enumerate(outputs)))
     store = LocalStore(config.data_dir / "store", table.names)
     store.write(log.entries[: len(log.entries) // 2])
@@ -128,9 +133,19 @@ def recorded_look(folder: Path, *, writable: bool = False) -> StoredLook:
     return StoredLook(path, config, StoredTwin(table, queries, outputs))
 
 
-def asking(look: StoredLook) -> AbstractAsyncContextManager[httpx.AsyncClient]:
-    """Somebody who asks the API of a process, in this process."""
+@cache
+def _outputs() -> list[Outputs]:
+    return recorded_outputs()
+
+
+def served(look: StoredLook) -> FastAPI:
+    """An application with the API of a process and nothing else."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.include_router(api_router(look), prefix="/api/v1")
-    transport = httpx.ASGITransport(app=app)
+    return app
+
+
+def asking(of: StoredLook | FastAPI) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+    """Somebody who asks the API of a process, in this process."""
+    transport = httpx.ASGITransport(app=of if isinstance(of, FastAPI) else served(of))
     return httpx.AsyncClient(transport=transport, base_url="http://twin/api/v1")

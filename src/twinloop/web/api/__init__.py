@@ -40,12 +40,12 @@ def api_router(look: Look) -> APIRouter:
     _add(store, "/provenance", Provenance(desk).provenance, object_of(models.ProvenanceOf), 404)
     _add_current(twin, Current(desk))
     _add(sent, "/samples", Intake(desk).samples, object_of(models.Taken, 202), 403, 413, 415, post=True)
-    described = [route for each in (twin, store, sent) for route in each.routes]
-    _add_documents(twin, Documents(desk, described))
+    documents = Documents(desk, lambda: [route for each in (twin, store, sent) for route in each.routes])
+    _add_documents(twin, documents)
     router = APIRouter()
     for each in (twin, store, sent):
         router.include_router(each)
-    add_rest(router, [route for each in (twin, store, sent) for route in each.routes])
+    add_rest(router, documents.routes())
     return router
 
 

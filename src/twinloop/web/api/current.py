@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import numpy as np
 import pyarrow as pa
 from fastapi import Path, Query
+from starlette.requests import Request
 from starlette.responses import Response
 
 from twinloop.batch import NO_TIME
@@ -75,10 +76,11 @@ class Current:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def index(self) -> Response:
+    async def index(self, request: Request) -> Response:
         """The plant, this version, and where to go on."""
         config = self._desk.look.config
-        links = {name: name for name in LINKS}
+        here = request.url.path.rstrip("/")
+        links = {name: f"{here}/{name}" for name in LINKS}
         return as_object(
             {
                 "plant": config.plant,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Annotated, Final
 
 from fastapi import Query
@@ -19,6 +20,7 @@ __all__ = [
     "Every",
     "Moment",
     "TagName",
+    "moment",
     "nanoseconds",
 ]
 
@@ -100,10 +102,18 @@ class Desk:
 
 
 def moment(key: str, text: str, now_ns: int) -> int:
-    """A time, as users write it. Raises Problem (422) where it cannot be read."""
+    """A time, as users write it, also with a `+` that nobody has escaped.
+
+    Raises:
+        Problem: 422, it cannot be read.
+    """
     try:
         return parse_time(text, now_ns)
     except QueryError as error:
+        before, space, after = text.rpartition(" ")
+        if space:  # what a `+` becomes in a query string
+            with suppress(QueryError):
+                return parse_time(f"{before}+{after}", now_ns)
         raise Problem(422, f"{key}: {error}", errors=[{"where": key, "detail": str(error)}]) from error
 
 

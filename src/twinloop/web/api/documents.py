@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
@@ -35,12 +35,12 @@ class Documents:
 
     Args:
         desk: whose process it is.
-        routes: what the OpenAPI document is about.
+        routes: gives what the OpenAPI document is about.
     """
 
-    def __init__(self, desk: Desk, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, desk: Desk, routes: Callable[[], Sequence[BaseRoute]]) -> None:
         self._desk = desk
-        self._routes = routes
+        self.routes = routes
         self._made: dict[str, Any] | None = None
         self._plant = _plant_text(desk)
 
@@ -48,7 +48,7 @@ class Documents:
         """This description, as OpenAPI 3.1."""
         if self._made is None:
             self._made = get_openapi(
-                title="twinloop", version=version("twinloop"), description=_ABOUT, routes=self._routes
+                title="twinloop", version=version("twinloop"), description=_ABOUT, routes=self.routes()
             )
             self._made["components"] = {"schemas": components()}
         server = request.url.path.removesuffix("/openapi.json")
