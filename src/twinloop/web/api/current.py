@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, Final
 
@@ -100,7 +100,10 @@ class Current:
         """Assets as they are now: health, how many tags are Good, Uncertain and Bad, the worst of them."""
         twin = self._desk.twin
         now, shots = twin.now(), twin.snapshots()
-        rows = [self._asset_row(name, now, shots.get(name)) for name in self._desk.look.config.assets]
+        own: dict[str, list[tuple[int, Tag]]] = {name: [] for name in self._desk.look.config.assets}
+        for index, tag in twin.table.items():
+            own[tag.asset].append((index, tag))
+        rows = [_asset_row(name, tags, now, shots.get(name)) for name, tags in own.items()]
         return page.whole(pa.Table.from_pylist(rows, _ASSETS))
 
     def asset(self, asset: AssetName) -> Response:
@@ -108,7 +111,7 @@ class Current:
         desk = self._desk
         own = desk.tags(asset)
         now, shot = desk.twin.now(), desk.twin.snapshots().get(asset)
-        said = self._asset_row(asset, now, shot)
+        said = _asset_row(asset, own, now, shot)
         said["time"] = time_text(said["time"]) if shot else None
         said["snapshot"] = snapshot_object(shot) if shot else None
         said["tags"] = [_now_row(now, index, tag) for index, tag in own]
@@ -148,28 +151,30 @@ class Current:
         """Sources, logs, cycles and store in figures; null for what is not known."""
         return as_object(self._desk.twin.pipeline())
 
-    def _asset_row(self, name: str, now: TagsNow, shot: Snapshot | None) -> dict[str, Any]:
-        own = self._desk.tags(name)
-        at = np.array([index for index, _ in own], np.int64)
-        levels = np.minimum(severity(now.status[at]), 2)
-        good, uncertain, bad = np.bincount(levels, minlength=3).tolist()
-        figures = {each.output: each for each in shot.predictions} if shot else {}
-        temperature, conversion = figures.get("temperature"), figures.get("conversion")
-        return {
-            "asset": name,
-            "health": shot.health.value if shot else None,
-            "why": shot.why if shot else None,
-            "model": (shot.model if shot else None) or None,
-            "horizon_s": shot.horizon_s if shot else None,
-            "time": shot.time if shot else None,
-            "tags": len(own), "good": good, "uncertain": uncertain, "bad": bad,
-            "worst_tag": own[int(levels.argmax())][1].name if levels.any() else None,
-            "conversion": conversion.now if conversion else None,
-            "temperature": temperature.now if temperature else None,
-            "temperature_unit": temperature.unit if temperature else None,
-            "nis": shot.nis if shot else None,
-            "predictions": _predictions(shot) if shot else [],
-        }  # fmt: skip
+
+def _asset_row(
+    name: str, own: Sequence[tuple[int, Tag]], now: TagsNow, shot: Snapshot | None
+) -> dict[str, Any]:
+    at = np.array([index for index, _ in own], np.int64)
+    levels = np.minimum(severity(now.status[at]), 2)
+    good, uncertain, bad = np.bincount(levels, minlength=3).tolist()
+    figures = {each.output: each for each in shot.predictions} if shot else {}
+    temperature, conversion = figures.get("temperature"), figures.get("conversion")
+    return {
+        "asset": name,
+        "health": shot.health.value if shot else None,
+        "why": shot.why if shot else None,
+        "model": (shot.model if shot else None) or None,
+        "horizon_s": shot.horizon_s if shot else None,
+        "time": shot.time if shot else None,
+        "tags": len(own), "good": good, "uncertain": uncertain, "bad": bad,
+        "worst_tag": own[int(levels.argmax())][1].name if levels.any() else None,
+        "conversion": conversion.now if conversion else None,
+        "temperature": temperature.now if temperature else None,
+        "temperature_unit": temperature.unit if temperature else None,
+        "nis": shot.nis if shot else None,
+        "predictions": _predictions(shot) if shot else [],
+    }  # fmt: skip
 
 
 def snapshot_object(shot: Snapshot) -> dict[str, Any]:
