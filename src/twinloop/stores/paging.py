@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from twinloop.stores.footers import brief
 from twinloop.stores.reading import meeting, read_parts, within
 from twinloop.stores.rest import Beyond
-from twinloop.stores.rows import SCHEMAS, by_time, tables
+from twinloop.stores.rows import SCHEMAS, by_time
 from twinloop.stores.segments import Listing, Segment
 
 __all__ = ["Told", "Where", "first_parts", "first_told"]
@@ -66,8 +66,8 @@ def first_told(
             break
         for rows in read_parts(segment):
             head.add(_picked(rows, span, where))
-    for entries in beyond.portions():
-        head.add(_picked(tables(entries, [kind])[kind], span, where))
+    for rows in beyond.told(kind):
+        head.add(_picked(rows, span, where))
     return Told(head.rows(), head.is_cut)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twinloop.errors import QueryError
-from twinloop.stores.footers import footer, read_groups
+from twinloop.stores.footers import footer, recent_groups
 from twinloop.stores.minutes import MINUTE_NS, parts_of
 from twinloop.stores.reading import meeting, of_tag, read_parts, within
 from twinloop.stores.rows import MINUTES_SCHEMA, first_stored
@@ -176,7 +176,7 @@ def _minutes(segment: Segment, low: int, high: int) -> pa.Table:
     """The minutes of [low, high) of all tags in a segment."""
     time_min, time_max = footer(segment).groups[:, 2:4].T
     groups = [int(group) for group in np.flatnonzero((time_min < high) & (low <= time_max))]
-    return within(read_groups(segment, groups, _COLUMNS), low, high, None)
+    return within(recent_groups(segment, groups, _COLUMNS), low, high, None)
 
 
 def _of_samples(segment: Segment, low: int, high: int) -> pa.Table:
