@@ -25,6 +25,7 @@ from twinloop.stores.quality import MOST_CELLS
 from twinloop.stores.queries import LocalQueries
 
 MINUTE = 60 * SECOND
+USED = NAMES[:3]
 SAMPLE = st.tuples(
     st.integers(0, 2),
     st.integers(-300, 300),
@@ -48,7 +49,7 @@ def stored(directory: Path, entries: list[tuple[int, Outputs]], sealed: list[boo
     return LocalQueries(directory, NAMES, UNITS, log.after)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(ENTRIES, SEALED, st.integers(1, 9), st.none() | st.integers(-300, 300))
 def test_pages_of_a_tag_are_its_rows_each_once(
     entries: list[list[Sample]], sealed: list[bool], most: int, start: int | None
@@ -77,7 +78,7 @@ def told(offset: int, seconds: list[int]) -> tuple[int, Outputs]:
     return offset, Outputs(offset, T0, events=events, dead=dead)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 5), max_size=6), max_size=12),
     SEALED,
@@ -107,7 +108,7 @@ def by_windows(queries: LocalQueries, every: int, start: int, end: int) -> dict[
     """Count and Good samples, as each tag's own windows say."""
     low, high = start // every * every, -(-end // every) * every
     found = {}
-    for name in NAMES:
+    for name in USED:
         for row in queries.window(name, every, low, high).to_pylist():
             time = int(row["time"].value)
             found[name, time] = [row["count"], round(row["good_fraction"] * row["count"])]
@@ -122,7 +123,7 @@ def by_quality(table: pa.Table) -> dict[tuple[str, int], list[int]]:
     return {(tag, time): [count, good] for tag, time, count, good in rows}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(ENTRIES, SEALED, st.sampled_from([1, 2, 60]), st.integers(-300, 300), st.integers(0, 300))
 def test_quality_of_all_tags_is_that_of_each_tags_windows(
     entries: list[list[Sample]], sealed: list[bool], every: int, start: int, length: int
@@ -141,7 +142,7 @@ def test_quality_of_all_tags_is_that_of_each_tags_windows(
                 >> 30
                 == 1
             ).sum()
-            for name in NAMES
+            for name in USED
         )
         queries.close()
     assert by_quality(found) == expected

@@ -30,6 +30,8 @@ MOST_SAMPLES: Final = 5_000_000
 """Samples that windows narrower than a minute, or aggregates, are worked out from at once."""
 _MINUTE_NS: Final = 60 * 10**9
 _HOUR_NS: Final = 60 * _MINUTE_NS
+_SHORT_NS: Final = 10 * _MINUTE_NS
+"""So short a time holds no more, unless a tag gives thousands of samples a second."""
 _PREDICTIONS: Final = pa.schema(
     [
         ("time", pa.timestamp("ns", tz="UTC")), ("asset", pa.string()), ("output", pa.string()),
@@ -118,13 +120,10 @@ class History:
         Raises:
             Problem: 400, there are too many of them, or too many samples in them.
         """
-        if (
-            low is not None
-            and high is not None
-            and (high - low) // every_ns <= MOST_WINDOWS
-            and not by_samples
-        ):
-            return
+        if low is not None and high is not None:
+            few = (high - low) // every_ns <= MOST_WINDOWS
+            if few and (not by_samples or high - low <= _SHORT_NS):
+                return
         hours = self._queries.window(tag, _HOUR_NS, low, high)
         if not len(hours):
             return

@@ -12,6 +12,7 @@ import re
 import typing
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, SecretStr
@@ -91,7 +92,7 @@ def secret_keys() -> frozenset[str]:
         seen.add(model)
         for name, field in model.model_fields.items():
             kinds = list(_parts(field.annotation))
-            if SecretStr in kinds or _CALLED_SO.search(name):
+            if SecretStr in kinds or (_CALLED_SO.search(name) and Path not in kinds):
                 found.add(name)
             left += [
                 each
