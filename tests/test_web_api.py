@@ -267,6 +267,9 @@ async def test_windows_are_limited_by_what_they_cost(tmp_path: Path) -> None:
             assert f"{MOST_SAMPLES:,} are read at most" in problem(answer, 400)
         answer = await client.get(f"window?tag={TAG}&every=1m&start=1990-01-01&end=2260-01-01")
         assert f"{MOST_WINDOWS:,} the most" in problem(answer, 400)
+        own.twin.queries.window = real  # type: ignore[method-assign]
+        answer = await client.get(f"window?tag={TAG}&every=1ms&start=2027-01-15&aggregate=count")
+        assert f"{MOST_WINDOWS:,} the most" in problem(answer, 400)
         assert (await client.get(f"window?tag={TAG}&every=1d&start=1990-01-01&end=2260-01-01")).json()
 
 

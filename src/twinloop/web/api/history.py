@@ -30,7 +30,7 @@ MOST_SAMPLES: Final = 5_000_000
 """Samples that windows narrower than a minute, or aggregates, are worked out from at once."""
 _MINUTE_NS: Final = 60 * 10**9
 _HOUR_NS: Final = 60 * _MINUTE_NS
-_SHORT_NS: Final = 10 * _MINUTE_NS
+_SHORT_NS: Final = 20 * _MINUTE_NS
 """So short a time holds no more, unless a tag gives thousands of samples a second."""
 _PREDICTIONS: Final = pa.schema(
     [
@@ -100,7 +100,8 @@ class History:
         low, high = self._desk.span(start, end)
         every_ns = nanoseconds("every", every)
         names = _aggregates(aggregate)
-        self._refuse_too_many(tag, every_ns, low, high, by_samples=bool(names) or every_ns % _MINUTE_NS != 0)
+        by_samples = bool(names) or every_ns % _MINUTE_NS != 0
+        self._refuse_too_many(tag, every_ns, low, high, by_samples=by_samples, of_all=bool(names))
         if not names:
             table = self._queries.window(tag, every_ns, low, high, uncertain_as_good=uncertain_as_good)
         else:
@@ -113,28 +114,32 @@ class History:
         return page.whole(table, start=low, end=high)
 
     def _refuse_too_many(
-        self, tag: str, every_ns: int, low: int | None, high: int | None, *, by_samples: bool
+        self, tag: str, every_ns: int, low: int | None, high: int | None, *, by_samples: bool, of_all: bool
     ) -> None:
         """Return where windows can be worked out at once.
+
+        Args:
+            tag, every_ns, low, high: the windows.
+            by_samples: whether samples are read for them, and not minutes alone.
+            of_all: whether those without samples have a row, too.
 
         Raises:
             Problem: 400, there are too many of them, or too many samples in them.
         """
-        if low is not None and high is not None:
-            few = (high - low) // every_ns <= MOST_WINDOWS
-            if few and (not by_samples or high - low <= _SHORT_NS):
-                return
-        hours = self._queries.window(tag, _HOUR_NS, low, high)
-        if not len(hours):
+        until = time.time_ns() if high is None else high
+        if low is not None and 0 < until - low <= min(_SHORT_NS, every_ns * MOST_WINDOWS):
             return
-        times, count = hours["time"].cast(pa.int64()).to_numpy(), int(pc.sum(hours["count"]).as_py())
+        hours = self._queries.window(tag, _HOUR_NS, low, high)
+        if not len(hours) and (low is None or not of_all):
+            return
+        times, count = hours["time"].cast(pa.int64()).to_numpy(), int(pc.sum(hours["count"]).as_py() or 0)
         first = int(times[0]) if low is None else low
-        last = int(times[-1]) + _HOUR_NS if high is None else high
+        last = until if high is not None or not len(times) else max(until, int(times[-1]) + _HOUR_NS)
         windows = (last - first) // every_ns
         if by_samples and count > MOST_SAMPLES:
             text = f"{count:,} samples would be read for it, and {MOST_SAMPLES:,} are read at most"
             raise Problem(400, f"{text}: ask for a shorter time, or for windows of whole minutes")
-        if min(windows, count) > MOST_WINDOWS:
+        if (windows if of_all else min(windows, count)) > MOST_WINDOWS:
             text = f"{windows:,} windows are too many, {MOST_WINDOWS:,} the most"
             raise Problem(400, f"{text}: ask for wider ones, or for a shorter time")
 
