@@ -32,7 +32,7 @@ class Turns:
         waiting: how many wait.
     """
 
-    def __init__(self, at_once: int = 4, waiting: int = 60) -> None:
+    def __init__(self, at_once: int, waiting: int = 60) -> None:
         self._free = asyncio.Semaphore(at_once)
         self._most = at_once + waiting
         self._here = 0
