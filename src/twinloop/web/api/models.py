@@ -134,9 +134,10 @@ class AssetNow(AssetState):
     tags: int
 
 
-class Valued(Answer):
-    """A value with its estimate."""
+class Before(Answer):
+    """A sample of a tag that is known."""
 
+    time: Time
     value: Number
     unit: str
     status: Status
@@ -145,23 +146,30 @@ class Valued(Answer):
     estimate_std: Number
 
 
-class Before(Valued):
-    """A sample of a tag that is known."""
-
-    time: Time
-
-
-class Sample(Before):
+class Sample(Answer):
     """A sample with its estimate."""
 
     tag: str
+    time: Time
+    value: Number
+    unit: str
+    status: Status
+    reasons: Reasons
+    estimate: Number
+    estimate_std: Number
 
 
-class SampleNow(Valued):
+class SampleNow(Answer):
     """The newest sample of a tag; `time` is null before any."""
 
     tag: str
     time: Time | None
+    value: Number
+    unit: str
+    status: Status
+    reasons: Reasons
+    estimate: Number
+    estimate_std: Number
 
 
 class Asset(AssetState):
@@ -300,10 +308,17 @@ class LogPlace(Answer):
     offset: int
 
 
-class ProvenanceOf(Before):
+class ProvenanceOf(Answer):
     """Where a number comes from; `before` holds the samples before it, newest first."""
 
     tag: str
+    time: Time
+    value: Number
+    unit: str
+    status: Status
+    reasons: Reasons
+    estimate: Number
+    estimate_std: Number
     status_code: StatusCode
     arrival: Time
     why: list[Why]
