@@ -249,7 +249,7 @@ async def test_another_method_is_told_which_there_are(client: httpx.AsyncClient,
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_windows_are_limited_by_what_they_cost(tmp_path: Path) -> None:
+async def test_windows_are_limited_by_what_they_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = recorded_look(tmp_path)
     assert own.twin is not None
     real = own.twin.queries.window
@@ -260,14 +260,14 @@ async def test_windows_are_limited_by_what_they_cost(tmp_path: Path) -> None:
         at = table.schema.get_field_index("count")
         return table.set_column(at, "count", pa.array([MOST_SAMPLES + 1] * len(table)))
 
-    own.twin.queries.window = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(own.twin.queries, "window", counted)
     async with asking(own) as client:
         for question in ("every=1s", "every=1m&aggregate=average"):
             answer = await client.get(f"window?tag={TAG}&{question}")
             assert f"{MOST_SAMPLES:,} are read at most" in problem(answer, 400)
         answer = await client.get(f"window?tag={TAG}&every=1m&start=1990-01-01&end=2260-01-01")
         assert f"{MOST_WINDOWS:,} the most" in problem(answer, 400)
-        own.twin.queries.window = real  # type: ignore[method-assign]
+        monkeypatch.setattr(own.twin.queries, "window", real)
         answer = await client.get(f"window?tag={TAG}&every=1ms&start=2027-01-15&aggregate=count")
         assert f"{MOST_WINDOWS:,} the most" in problem(answer, 400)
         assert (await client.get(f"window?tag={TAG}&every=1d&start=1990-01-01&end=2260-01-01")).json()
@@ -282,7 +282,12 @@ async def test_windows_are_limited_by_what_they_cost(tmp_path: Path) -> None:
     ],
 )
 async def test_a_failure_is_a_problem_without_a_trace(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, status: int, after: str | None
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    status: int,
+    after: str | None,
 ) -> None:
     own = recorded_look(tmp_path)
     assert own.twin is not None
@@ -290,7 +295,7 @@ async def test_a_failure_is_a_problem_without_a_trace(
     def fail(*_: object, **__: object) -> pa.Table:
         raise error
 
-    own.twin.queries.range = fail  # type: ignore[method-assign]
+    monkeypatch.setattr(own.twin.queries, "range", fail)
     async with asking(own) as client:
         answer = await client.get(f"range?tag={TAG}")
     detail = problem(answer, status)
@@ -313,7 +318,7 @@ async def test_a_process_that_starts_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_store_that_hangs_keeps_nobody_from_the_twin_and_those_who_wait_are_limited(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import anyio
 
@@ -326,7 +331,7 @@ async def test_a_store_that_hangs_keeps_nobody_from_the_twin_and_those_who_wait_
         assert go_on.wait(30)
         return real(*given, **more)
 
-    own.twin.queries.range = hang  # type: ignore[method-assign]
+    monkeypatch.setattr(own.twin.queries, "range", hang)
     statuses: list[int] = []
     async with asking(own) as client, anyio.create_task_group() as group:
 

@@ -62,19 +62,19 @@ class StoredTwin:
     def now(self) -> TagsNow:
         n = len(self.table)
         now = TagsNow(
-            *(np.full(n, NO_TIME, np.int64) for _ in range(2)),
-            *(np.full(n, np.nan) for _ in range(3)),
-            *(np.zeros(n, np.uint32) for _ in range(2)),
+            time=np.full(n, NO_TIME, np.int64),
+            arrival=np.full(n, NO_TIME, np.int64),
+            value=np.full(n, np.nan),
+            estimate=np.full(n, np.nan),
+            std=np.full(n, np.nan),
+            status=np.zeros(n, np.uint32),
+            reasons=np.zeros(n, np.uint32),
         )
         for outputs in self._outputs:
             batch = outputs.batch()
-            now.time[batch.tag], now.arrival[batch.tag], now.value[batch.tag] = (
-                batch.time,
-                batch.arrival,
-                batch.value,
-            )
-            now.estimate[batch.tag], now.std[batch.tag] = batch.estimate, batch.estimate_std
-            now.status[batch.tag], now.reasons[batch.tag] = batch.status, batch.reasons
+            for name in TagsNow.__slots__:
+                column = batch.estimate_std if name == "std" else getattr(batch, name)
+                getattr(now, name)[batch.tag] = column
         return now
 
     def counts(self) -> Counts:
@@ -82,9 +82,11 @@ class StoredTwin:
         severities, reasons = np.zeros((n, 3), np.int64), np.zeros((n, 32), np.int64)
         for outputs in self._outputs:
             batch = outputs.batch()
-            np.add.at(severities, (batch.tag, np.minimum(batch.status >> 30, 2)), 1)
-            for bit in range(32):
-                np.add.at(reasons, (batch.tag, bit), (batch.reasons >> np.uint32(bit)) & 1)
+            for tag, status, bits in zip(
+                *(each.tolist() for each in (batch.tag, batch.status, batch.reasons)), strict=True
+            ):
+                severities[tag, min(status >> 30, 2)] += 1
+                reasons[tag] += [bits >> bit & 1 for bit in range(32)]
         return Counts(self._outputs[0].time, severities, reasons)
 
     def snapshots(self) -> Mapping[str, Snapshot]:
