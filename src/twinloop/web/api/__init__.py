@@ -19,7 +19,7 @@ from twinloop.web.api.desk import Desk
 from twinloop.web.api.documents import Documents
 from twinloop.web.api.history import History
 from twinloop.web.api.intake import Intake
-from twinloop.web.api.models import BODY, TEXT, Said, object_of, plain, problems, rows_of
+from twinloop.web.api.models import BODY, Said, object_of, plain, problems, rows_of
 from twinloop.web.api.provenance import Provenance
 from twinloop.web.api.routes import Turns, add_rest, guarded_router
 from twinloop.web.look import Look
@@ -73,7 +73,7 @@ def _add_history(router: APIRouter, history: History) -> None:
 
 
 def _add_documents(router: APIRouter, documents: Documents) -> None:
-    _add(router, "/plant", documents.plant, plain("text/yaml", TEXT, "YAML"))
+    _add(router, "/plant", documents.plant, plain("text/yaml", {"type": "object"}, "YAML"))
     for path, endpoint in (
         ("/openapi.json", documents.openapi),
         ("/docs", documents.page),

@@ -11,7 +11,7 @@ from twinloop.records import DeadReason, EventKind, Health
 from twinloop.web.api.answering import FORMATS
 from twinloop.web.api.problems import MEDIA_TYPE
 
-__all__ = ["BODY", "TEXT", "Said", "components", "object_of", "plain", "problems", "rows_of"]
+__all__ = ["BODY", "Said", "components", "object_of", "plain", "problems", "rows_of"]
 
 Said = dict[int | str, dict[str, Any]]
 """Answers by their status, as FastAPI takes them."""
@@ -383,7 +383,7 @@ _SAID: Final = {
     422: "something in it cannot be read",
     503: "not now; Retry-After says when to ask again",
 }
-TEXT: Final[dict[str, Any]] = {"type": "string"}
+_TEXT: Final[dict[str, Any]] = {"type": "string"}
 
 
 def components() -> dict[str, Any]:
@@ -397,9 +397,9 @@ def rows_of(*models: type[BaseModel]) -> Said:
     """The 200 of rows in every format, with a link to the next page."""
     refs = [_schema(model) for model in models]
     items = refs[0] if len(refs) == 1 else {"anyOf": refs}
-    content: dict[str, Any] = {media: {"schema": TEXT} for media in FORMATS.values()}
+    content: dict[str, Any] = {media: {"schema": _TEXT} for media in FORMATS.values()}
     content["application/json"] = {"schema": {"type": "array", "items": items}}
-    link = {"description": 'the next page, rel="next"; none after the last', "schema": TEXT}
+    link = {"description": 'the next page, rel="next"; none after the last', "schema": _TEXT}
     return {200: {"description": "rows", "content": content, "headers": {"Link": link}}}
 
 
