@@ -489,7 +489,7 @@ async def test_lab_samples_arrive_through_the_spool_reader(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("row", "text"),
     [
-        ({"tag": "R101.temprature", "time": "-1m", "value": 1}, "no tag R101.temprature"),
+        ({"tag": "R101.temprature", "time": "-1m", "value": 1}, "did you mean R101.temperature?"),
         ({"tag": TAG, "time": "-1m", "value": 1, "unit": "bar"}, "bar"),
         ({"tag": TAG, "time": "soon", "value": 1}, "is not a time"),
         ({"tag": TAG, "time": "+1h", "value": 1}, "is to come"),

@@ -22,7 +22,7 @@ from twinloop.tags import Refusal, Resolver
 from twinloop.timetext import parse_time
 from twinloop.web.api.answering import as_object
 from twinloop.web.api.desk import Desk
-from twinloop.web.api.problems import Problem
+from twinloop.web.api.problems import Problem, unknown
 
 __all__ = ["MOST_BYTES", "MOST_ROWS", "Intake"]
 
@@ -31,6 +31,7 @@ MOST_BYTES: Final = 2 << 20
 _AHEAD_NS: Final = 600 * 10**9
 """As of what is heard: a time that is further ahead is not sane."""
 _TOLD: Final = 100
+_HINTED: Final = 10
 _JSON: Final = "application/json"
 
 
@@ -79,15 +80,20 @@ class Intake:
     def _take(self, body: bytes) -> int:
         rows = _rows(body)
         now = time.time_ns()
-        resolver = Resolver(self._desk.twin.table, {REPLAY: str})
+        table = self._desk.twin.table
+        resolver = Resolver(table, {REPLAY: str})
         names: dict[tuple[str, str], int] = {}
         columns: list[tuple[int, int, float, int]] = []
         errors: list[Mapping[str, str]] = []
         for number, raw in enumerate(rows):
             try:
                 sample = self._row.decode(raw)
+                if table.index(sample.tag) is None:
+                    # To look for near names takes its time, and a request may have nothing but unknown ones.
+                    known = [tag.name for _, tag in table.items()] if len(errors) < _HINTED else []
+                    raise unknown("tag", sample.tag, known)
                 columns.append(_checked(sample, names, resolver, now))
-            except (msgspec.MsgspecError, QueryError, RecursionError, UnicodeDecodeError) as error:
+            except (msgspec.MsgspecError, QueryError, Problem, RecursionError, UnicodeDecodeError) as error:
                 errors.append({"where": f"row {number}", "detail": str(error)})
         if errors:
             text = f"{len(errors)} of {len(rows)} rows cannot be used, and none was taken"
