@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +19,14 @@ from twinloop.batch import Batch
 from twinloop.errors import QueryError
 from twinloop.records import DeadLetter, DeadReason, Event, EventKind, Outputs
 from twinloop.status import BAD, GOOD, UNCERTAIN
+from twinloop.stores import paging
+from twinloop.stores import queries as queries_module
 from twinloop.stores.influx.queries import InfluxQueries
 from twinloop.stores.influx.store import InfluxStore
 from twinloop.stores.local import LocalStore
 from twinloop.stores.quality import MOST_CELLS
 from twinloop.stores.queries import LocalQueries
+from twinloop.stores.segments import Segment
 
 MINUTE = 60 * SECOND
 USED = NAMES[:3]
@@ -102,6 +106,30 @@ def test_a_page_of_events_is_the_beginning_of_all(
     assert not more
     assert page.equals(whole.slice(0, most))
     assert picked.equals(everything.filter(pa.array(even(everything))).slice(0, most))
+
+
+def test_a_page_reads_no_segment_beyond_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path, NAMES)
+    for number in range(7):  # one fewer than are merged
+        rows = [(0, number * 10 + at, 1.0) for at in range(10)]
+        sample = samples(number, *rows)[1]
+        events = told(number, [number * 10 + at for at in range(10)])[1].events
+        store.write([(number, Outputs(number, T0, sample.samples, events=events))])
+        store.seal()
+    queries = LocalQueries(tmp_path, NAMES, UNITS, lambda _: [])
+    read: list[str] = []
+    for module, name in ((queries_module, "read_rows"), (paging, "read_parts")):
+        real = getattr(module, name)
+
+        def counted(segment: Segment, *rest: Any, real: Any = real) -> Any:
+            read.append(segment.kind)
+            return real(segment, *rest)
+
+        monkeypatch.setattr(module, name, counted)
+    assert len(queries.range(NAMES[0], T0 + 15 * SECOND, None, most=10)) == 10
+    assert len(queries.page("events", T0 + 15 * SECOND, None, 10).rows) == 10
+    assert read == ["samples"] * 2 + ["events"] * 2
+    store.close()
 
 
 def by_windows(queries: LocalQueries, every: int, start: int, end: int) -> dict[tuple[str, int], list[int]]:
