@@ -124,7 +124,7 @@ class InfluxQueries(LocalQueries):
             own = windows_of(parts, every_ns, uncertain_as_good=uncertain_as_good)
             return pa.concat_tables([*there, own]).sort_by("time")
 
-        return self._ask(ask)
+        return self._asker.ask(ask)
 
     def _count(self, grid: Grid, listing: Listing, beyond: Beyond) -> None:
         """Count what the journal has from the time before it was one, points, and what was not sent yet."""
