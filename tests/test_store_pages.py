@@ -53,7 +53,7 @@ def stored(directory: Path, entries: list[tuple[int, Outputs]], sealed: list[boo
     return LocalQueries(directory, NAMES, UNITS, log.after)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(ENTRIES, SEALED, st.integers(1, 9), st.none() | st.integers(-300, 300))
 def test_pages_of_a_tag_are_its_rows_each_once(
     entries: list[list[Sample]], sealed: list[bool], most: int, start: int | None
@@ -82,7 +82,7 @@ def told(offset: int, seconds: list[int]) -> tuple[int, Outputs]:
     return offset, Outputs(offset, T0, events=events, dead=dead)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 5), max_size=6), max_size=12),
     SEALED,
@@ -151,7 +151,7 @@ def by_quality(table: pa.Table) -> dict[tuple[str, int], list[int]]:
     return {(tag, time): [count, good] for tag, time, count, good in rows}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(ENTRIES, SEALED, st.sampled_from([1, 2, 60]), st.integers(-300, 300), st.integers(0, 300))
 def test_quality_of_all_tags_is_that_of_each_tags_windows(
     entries: list[list[Sample]], sealed: list[bool], every: int, start: int, length: int
@@ -203,7 +203,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
         yield running
 
 
-@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(SAMPLE, min_size=1, max_size=60, unique_by=lambda row: row[:2]),
     sealed=st.integers(0, 60),

@@ -68,6 +68,17 @@ def app(look: StoredLook) -> FastAPI:
     return served(look)
 
 
+@pytest.fixture(scope="module")
+def open_look(tmp_path_factory: pytest.TempPathFactory) -> StoredLook:
+    """One that takes lab samples."""
+    return recorded_look(tmp_path_factory.mktemp("open"), writable=True)
+
+
+@pytest.fixture(scope="module")
+def open_app(open_look: StoredLook) -> FastAPI:
+    return served(open_look)
+
+
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with asking(app) as asked:
@@ -501,24 +512,24 @@ async def test_lab_samples_arrive_through_the_spool_reader(tmp_path: Path) -> No
         (7, "object"),
     ],
 )
-async def test_a_bad_lab_sample_is_named_and_none_is_taken(tmp_path: Path, row: object, text: str) -> None:
-    own = recorded_look(tmp_path, writable=True)
-    async with asking(own) as client:
+async def test_a_bad_lab_sample_is_named_and_none_is_taken(
+    open_look: StoredLook, open_app: FastAPI, row: object, text: str
+) -> None:
+    async with asking(open_app) as client:
         answer = await client.post("samples", json=[LAB[0], row])
     assert "none was taken" in problem(answer, 422)
     [error] = answer.json()["errors"]
     assert error["where"] == "row 1"
     assert text in error["detail"]
-    assert not list((own.config.data_dir / "import").glob("*"))
+    assert not list((open_look.config.data_dir / "import").glob("*"))
 
 
-async def test_samples_are_let_in_only_where_the_plant_file_says_so(tmp_path: Path) -> None:
-    async with asking(recorded_look(tmp_path)) as client:
-        assert "writable: true" in problem(await client.post("samples", json=LAB), 403)
+async def test_samples_are_let_in_only_where_the_plant_file_says_so(client: httpx.AsyncClient) -> None:
+    assert "writable: true" in problem(await client.post("samples", json=LAB), 403)
 
 
-async def test_a_body_that_is_no_list_of_samples_is_refused(tmp_path: Path) -> None:
-    async with asking(recorded_look(tmp_path, writable=True)) as client:
+async def test_a_body_that_is_no_list_of_samples_is_refused(open_app: FastAPI) -> None:
+    async with asking(open_app) as client:
         json_kind = {"Content-Type": "application/json; charset=utf-8"}
         assert problem(await client.post("samples", content=json.dumps(LAB)), 415)
         assert problem(await client.post("samples", content=b'{"tag":', headers=json_kind), 422)

@@ -69,7 +69,7 @@ def ask(described: BaseSchema, method: str, path: str, examples: int, *, again: 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_answers_are_what_the_description_says(described: BaseSchema, method: str, path: str) -> None:
-    ask(described, method, path, 6, again=True)
+    ask(described, method, path, 3, again=True)
 
 
 @pytest.mark.long

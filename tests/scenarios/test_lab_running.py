@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from support.imported import plant_without_sources
 from support.looking import StoredLook, StoredTwin, asking
 from support.twin import eventually, query, running
@@ -16,6 +18,7 @@ from twinloop.tags import TagTable
 TAG = "R101.temperature"
 
 
+@pytest.mark.long
 async def test_a_lab_sample_is_judged_estimated_and_stored_once(tmp_path: Path) -> None:
     path = plant_without_sources(tmp_path)
     path.write_text(path.read_text().replace("web: {port: 0}", "web: {port: 0, writable: true}"))
