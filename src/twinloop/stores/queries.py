@@ -111,14 +111,23 @@ class LocalQueries:
         asked = [self._tag(name) for name in tags]
 
         with self._lock:
-            self._known = self._followed() or self._ahead_of_store() or self._ask(self._begun)
-            rows = self._known.latest.rows()
+            rows = self._newest().rows()
         tag = rows["tag"].to_numpy()
         position = np.full(max(len(self._names), int(tag.max(initial=-1)) + 1), -1, np.int64)
         position[tag] = np.arange(len(tag))
         wanted = np.array(list(dict.fromkeys(asked)), np.int64) if tags else self._shown
         picked = position[wanted]
         return self._named(rows.take(pa.array(picked[picked >= 0])))
+
+    def newest(self) -> pa.Table:
+        """The newest sample of every tag that ever had one, as it was received, by `SAMPLE_SCHEMA`."""
+        with self._lock:
+            return self._newest().received()
+
+    def _newest(self) -> Latest:
+        """The newest rows, brought up to date; for who holds the lock."""
+        self._known = self._followed() or self._ahead_of_store() or self._ask(self._begun)
+        return self._known.latest
 
     def range(self, tag: str, start: int | None, end: int | None) -> pa.Table:
         """Every sample received of a tag in [start, end), one row each, ascending time, by `RANGE_SCHEMA`.
