@@ -20,6 +20,7 @@ from twinloop.records import Event, Outputs, Snapshot
 from twinloop.seen import Seen
 from twinloop.stores.queries import LocalQueries
 from twinloop.tags import TagTable
+from twinloop.web.live import LiveLimits
 from twinloop.web.look import Counts, TagsNow
 from twinloop.web.server import WebServer
 
@@ -98,9 +99,9 @@ class HandMade:
 
 
 @contextmanager
-def serving(look: HandMade, **web: Any) -> Iterator[WebServer]:
+def serving(look: HandMade, live: LiveLimits | None = None, **web: Any) -> Iterator[WebServer]:
     """It served by the ordinary server on a free port."""
-    server = WebServer(look, WebConfig.model_validate({"port": 0, **web}))
+    server = WebServer(look, WebConfig.model_validate({"port": 0, **web}), live)
     try:
         yield server
     finally:

@@ -54,7 +54,7 @@ class _RefusedError(Exception):
 
 
 class Guard:
-    """Lets through who may look and answers all others itself; nothing of a request reaches a log but its path.
+    """Lets through who may look and answers all others; nothing of a request but its path reaches a log.
 
     Args:
         app: what it stands before.

@@ -116,7 +116,7 @@ class Hub:
         self.limits = limits or LiveLimits()
         self._clients: set[_Client] = set()
         self._before: TagsNow | None = None
-        self._last_event: Event | None = None
+        self._events: Sequence[Event] = ()
         self._snapshots: dict[str, Snapshot] = {}
         self._everything: Portion | None = None
         self._pipeline = ""
@@ -165,10 +165,10 @@ class Hub:
         self._snapshots = snapshots
         if fresh:
             portion.append(_snapshots_text(fresh))
-        events = twin.events()
-        if events and events[-1] is not self._last_event:
-            portion.append(_events_text(_since(events, self._last_event)))
-            self._last_event = events[-1]
+        events, last = twin.events(), self._events[-1] if self._events else None
+        self._events = events
+        if events and events[-1] is not last:
+            portion.append(_events_text(_since(events, last)))
         if time.monotonic() >= self._pipeline_due_s:
             self._pipeline_due_s = time.monotonic() + self.limits.figures_every_s
             self._pipeline = _text("pipeline", twin.pipeline())
@@ -179,14 +179,14 @@ class Hub:
         return portion
 
     def _all(self, twin: TwinLook) -> Portion:
-        """Everything as it is now: put together once for all who need it between two ticks."""
+        """Everything that was told: put together once for all who need it between two ticks."""
         if self._everything is None:
             now = twin.now()
             portion: list[bytes | str] = [encode(now, np.flatnonzero(twin.table.active), _clock_ms())]
-            if shots := list(twin.snapshots().values()):
-                portion.append(_snapshots_text(shots))
-            if events := twin.events()[-_EVENTS_AT_FIRST:]:
-                portion.append(_events_text(events))
+            if self._snapshots:
+                portion.append(_snapshots_text(list(self._snapshots.values())))
+            if self._events:
+                portion.append(_events_text(self._events[-_EVENTS_AT_FIRST:]))
             if self._pipeline:
                 portion.append(self._pipeline)
             self._everything = portion

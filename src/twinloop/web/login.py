@@ -40,7 +40,7 @@ _NAME: Final = """\
 <label for="username">User name</label>
 <input id="username" name="username" autocomplete="username" autocapitalize="none" required autofocus>
 """
-_PASSWORD: Final = """\
+_ENTRY: Final = """\
 <label for="password">{label}</label>
 <input id="password" name="password" type="password" autocomplete="current-password" required>
 """
@@ -106,7 +106,7 @@ class _Login:
             plant=escape(self._plant),
             said=f'<p role="alert">{escape(said)}</p>\n' if said else "",
             next=escape(following),
-            fields=(_NAME if self._access.has_password else "") + _PASSWORD.format(label=label),
+            fields=(_NAME if self._access.has_password else "") + _ENTRY.format(label=label),
         )
         return HTMLResponse(page, status, headers={"Retry-After": str(wait_s)} if wait_s else None)
 

@@ -7,7 +7,7 @@ import logging
 from asyncio import Transport
 from contextlib import suppress
 from threading import Thread
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from twinloop.config.web import WebConfig, WebTlsConfig
@@ -16,6 +16,9 @@ from twinloop.tls import renew
 from twinloop.web.access import Access
 from twinloop.web.listening import listen, shown_context
 from twinloop.web.look import Look
+
+if TYPE_CHECKING:
+    from twinloop.web.live import LiveLimits
 
 __all__ = ["WebServer"]
 
@@ -35,14 +38,16 @@ class WebServer:
     Args:
         look: what is shown.
         config: where and to whom.
+        live: how much live sockets are given; the usual by default.
 
     Raises:
         StartError: the port is taken or the address is not this host's.
         ConfigError: a file that `config` names cannot be used.
     """
 
-    def __init__(self, look: Look, config: WebConfig) -> None:
+    def __init__(self, look: Look, config: WebConfig, live: LiveLimits | None = None) -> None:
         self._look = look
+        self._live = live
         self._tls = config.tls
         self._context = shown_context(config)
         self._socket = listen(config.host, config.port)
@@ -81,9 +86,10 @@ class WebServer:
         from uvicorn import Config, Server  # taking the port does not wait for these
 
         from twinloop.web.app import WebOptions, make_app
+        from twinloop.web.live import LiveLimits
         from twinloop.web.patient import REQUEST_WITHIN_S, patient_with
 
-        app = make_app(self._look, WebOptions(self._access))
+        app = make_app(self._look, WebOptions(self._access, self._live or LiveLimits()))
         config = Config(
             app,
             http=patient_with(self._transports, REQUEST_WITHIN_S),
