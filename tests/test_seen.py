@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.outputs import NAMES, SECOND, T0, batch
+from support.outputs import NAMES, SECOND, T0, Row, batch
 from twinloop.batch import NO_TIME, Batch
 from twinloop.records import Event, EventKind, Health, Outputs, Snapshot
 from twinloop.seen import Seen
@@ -39,7 +39,7 @@ class Plant:
         made: dict[str, list[int]] = {"tag": [], "time": [], "reasons": [], "arrival": []}
         for tag, wish, step in rows:
             self.arrival += 1
-            # Nothing is late at first; what an entry has of a tag before its clock was set back, no store can tell.
+            # Nothing is late at first, and no store can tell the two clocks of one entry apart.
             how = "next" if not self.newest[tag] or (wish == "back" and tag in made["tag"]) else wish
             reasons, at, arrival = 0, self.newest[tag] + step, self.arrival
             if how == "back":
@@ -119,7 +119,11 @@ def test_every_sample_counts_once_by_severity_and_by_each_of_its_reasons() -> No
     live = seen()
     spike = int(Reason.SPIKE | Reason.RATE)
     for covers in range(3):
-        rows = [(0, covers, 1.0), (0, covers + 0.5, 2.0, 0x40000000, spike), (1, covers, 0.0, 0x80000000, 2)]
+        rows: list[Row] = [
+            (0, covers, 1.0),
+            (0, covers + 0.5, 2.0, 0x40000000, spike),
+            (1, covers, 0.0, 0x80000000, 2),
+        ]
         live.hear(Outputs(covers, T0, batch(rows).buffers()))
     counts = live.counts()
     assert counts.severities[:2].tolist() == [[3, 3, 0], [0, 0, 3]]

@@ -23,6 +23,7 @@ _log = logging.getLogger("twinloop.web")
 GRANT: Final = "twinloop.grant"
 """Where a request's scope has its `Grant`; None on a page that needs none and was asked for without."""
 
+LONGEST_HEADERS: Final = 32 << 10
 LARGEST_BODY: Final = 8 << 20
 LARGEST_FORM: Final = 16 << 10
 BODY_WITHIN_S: Final = 30.0
@@ -88,6 +89,9 @@ class Guard:
                 await _give(response, scope, receive, answering)
 
     def _admit(self, scope: Scope) -> None:
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size + len(scope["query_string"]) + len(scope["path"]) > LONGEST_HEADERS:
+            raise _RefusedError("size", problem(431, f"headers have {LONGEST_HEADERS} bytes at most"))
         asking = asking_of(scope)
         if not self._access.knows_host(asking.hosts):
             text = (

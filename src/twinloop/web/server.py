@@ -26,6 +26,7 @@ _log = logging.getLogger("twinloop.web")
 
 LEAVE_WITHIN_S: Final = 0.5
 RENEW_EVERY_S: Final = 60.0
+KEEP_ALIVE_S: Final = 15
 _HEADER_BYTES: Final = 32 << 10
 _MESSAGE_BYTES: Final = 4 << 10
 _PING_EVERY_S: Final = 20.0
@@ -104,7 +105,7 @@ class WebServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=15,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=_HEADER_BYTES,
         )
