@@ -91,12 +91,16 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 class RunningTwin:
-    """A running twin, to look into; made by `running`."""
+    """A running twin, to look into; made by `running`.
+
+    Attributes:
+        looking: what it shows to the web.
+    """
 
     def __init__(self, place: Workplace, loop: Loop, metrics: Metrics, looking: Looking) -> None:
         self._place = place
         self._loop = loop
-        self._looking = looking
+        self.looking = looking
         self._seen = looking.seen
         self.metrics = metrics
         self._task: asyncio.Task[None] | None = None
@@ -125,7 +129,7 @@ class RunningTwin:
 
     def healthz(self) -> tuple[bool, dict[str, Any]]:
         """Whether the loop turns, and how its sources and assets are; callable from any thread."""
-        return self._looking.healthz()
+        return self.looking.healthz()
 
     def _hear(self, outputs: Outputs) -> None:
         for event in outputs.events:
