@@ -149,6 +149,7 @@ def test_a_page_shows_what_latest_says_also_after_the_server_has_come_back(
             send(broker.port, "pressure", 2.5, now_s + 1)
             told.until(lambda: shown(told, NAMES)[NAMES[1]][1] == 2.5, PATIENCE_S)
             told.until(lambda: told.of("pipeline")[-1]["sources"][0]["link"] == "up", PATIENCE_S)
+            told.until(lambda: told.of("pipeline")[-1]["cycles"]["cycles"] >= 1, PATIENCE_S)
             pipeline = told.of("pipeline")[-1]
             assert {log["name"] for log in pipeline["logs"]} == {"received", "outputs"}
             assert sum(each["count"] for each in pipeline["cycles"]["histogram"]) >= 1
@@ -239,7 +240,7 @@ async def test_with_a_log_in_memory_what_is_not_sealed_is_seen_in_this_process(
         def ask() -> list[float]:
             eventually(lambda: look.pipeline()["sources"][0]["link"], lambda link: link == "up")
             send(broker.port, "temperature", 20.0, time.time())
-            rows = eventually(lambda: look.queries.range(NAMES[0], None, None), len)
+            rows = eventually(lambda: look.queries.range(NAMES[0], None, None), lambda rows: len(rows) > 0)
             assert look.now().value[0] == 20.0
             return [float(value) for value in rows["value"].to_pylist()]
 
