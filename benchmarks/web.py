@@ -2,9 +2,9 @@
 
 python benchmarks/web.py [--tags N] [--hz N] [--seconds N] [--slow N]
 
-Prints the share of a core that the web's thread takes with one page open; the cycle's p50 and p99 with nobody,
-and with many pages that never read, in turns; and, where playwright and Chromium are there, the page's frames
-per second and the time to its first value.
+Prints the share of a core that the web's thread takes with one page open; the cycle's p50 and p99 with
+nobody, and with many pages that never read, in turns; and, where playwright and Chromium are there, the
+page's frames per second and the time to its first value.
 """
 
 from __future__ import annotations
@@ -301,7 +301,8 @@ def one_page(twin: Twin, port: int, load: Load) -> None:
     sent = f"{frames / told.seconds:.1f} frames/s of {rows / max(frames, 1):.0f} rows"
     print(
         f"web thread: {shares[0]:.2f} % of a core with nobody, {shares[1]:.2f} % with one page "
-        f"({sent}, {size / max(frames, 1) / 1000:.0f} kB each; first frame after {1000 * reader.first_s:.0f} ms)"
+        f"({sent}, {size / max(frames, 1) / 1000:.0f} kB each; "
+        f"first frame after {1000 * reader.first_s:.0f} ms)"
     )
 
 

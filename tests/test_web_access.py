@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import Metric
+from prometheus_client.registry import Collector
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -554,6 +557,34 @@ def test_an_address_that_is_not_ours_is_refused(host: str, login: dict[str, Any]
         serving(running_look(), host=host, **login),
     ):
         pass
+
+
+class Held(Collector):
+    """A metric that takes long to say."""
+
+    def __init__(self) -> None:
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> list[Metric]:
+        self.asked.set()
+        self.go.wait(30)
+        return []
+
+
+def test_leaving_does_not_wait_for_an_answer_under_way() -> None:
+    look, held = running_look(), Held()
+    with serving(look) as server:
+        look.registry.register(held)
+        with socket.create_connection(("127.0.0.1", server.port), 5) as raw:
+            raw.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert held.asked.wait(10)
+            began = time.monotonic()
+            server.close()
+            assert time.monotonic() - began < 1.5
+        held.go.set()
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")

@@ -67,8 +67,6 @@ class Looking:
         self.seen = Seen(place.table.indices, len(place.table))
         self._period_s = cycle_ns(place.config) / 1e9
         self._queries = self._opened()
-        self._taking_up = threading.Lock()
-        self._is_taken_up = False
         self._rates = _Rates()
         self._begun = False
         loop.listen(self._hear)
@@ -96,12 +94,12 @@ class Looking:
         """Its history, with what is not sealed yet."""
         return self._queries
 
+    def take_up(self) -> None:
+        """Let the newest samples of before this start be shown as soon as they are read; nobody waits."""
+        threading.Thread(target=self._take_up, name="taking up", daemon=True).start()
+
     def now(self) -> TagsNow:
-        """The newest sample of every tag; the first call takes up those of before this start."""
-        with self._taking_up:
-            if not self._is_taken_up:
-                self._is_taken_up = True
-                self._take_up()
+        """The newest sample of every tag."""
         return self.seen.now()
 
     def _take_up(self) -> None:

@@ -73,6 +73,8 @@ async def running(
         stack.callback(looking.close)
         twin = RunningTwin(place, loop, metrics, looking)
         process.twin = looking
+        if web is not None and replay is None:
+            looking.take_up()
         stop = asyncio.Event()
         task = asyncio.create_task(loop.run(stop), name="loop")
         twin.attach(task)

@@ -7,7 +7,6 @@ import hmac
 import ipaddress
 import logging
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -93,7 +92,6 @@ class Access:
         # Browsers share cookies among a host's ports: two twins on one host do not log each other out.
         self.cookie_name = f"{'__Host-' if self.has_tls else ''}twinloop-{port}"
         self._names = frozenset(_bare(name) for name in (*config.names, *_own_names(config.host)))
-        self._one_at_a_time = threading.Lock()
 
     @property
     def has_login(self) -> bool:
@@ -164,7 +162,8 @@ class Access:
     def log_in(self, username: str, password: str, address: str) -> str:
         """The name of a new session; empty where name or password is wrong.
 
-        It takes its time: not for event loops. Where there is no password, the token logs in.
+        It takes its time and 32 MiB: not for event loops, and one at a time. Where there is no password, the
+        token logs in.
 
         Raises:
             TooManyError: too many logins failed.
@@ -181,8 +180,7 @@ class Access:
         if self._password is None:
             return self._token is not None and hmac.compare_digest(_digest(password), self._token)
         known = hmac.compare_digest(_digest(username), _digest(self.username))
-        with self._one_at_a_time:  # each takes much memory
-            return self._password.fits(password) and known
+        return self._password.fits(password) and known
 
 
 def _password_of(config: WebConfig) -> PasswordHash | None:

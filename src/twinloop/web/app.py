@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from prometheus_client.exposition import choose_encoder
 from starlette.concurrency import run_in_threadpool
@@ -27,6 +28,8 @@ from twinloop.web.look import Look
 from twinloop.web.problems import problem
 
 __all__ = ["WebOptions", "make_app"]
+
+ANSWERED_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ def make_app(look: Look, options: WebOptions) -> FastAPI:
 def _running(hub: Hub) -> Any:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Who asks much waits; the twin's loop shares the interpreter with those that answer.
+        current_default_thread_limiter().total_tokens = ANSWERED_AT_ONCE
         task = asyncio.create_task(hub.run(), name="hub")
         try:
             yield

@@ -131,7 +131,6 @@ class Hub:
         """Tell news until cancelled."""
         while (twin := self._look.twin) is None:  # noqa: ASYNC110 - it is set on another thread
             await asyncio.sleep(self.limits.every_s)
-        await asyncio.to_thread(twin.now)  # the first time it may read history
         loop = asyncio.get_running_loop()
         due_s = loop.time()
         while True:

@@ -6,7 +6,7 @@ from html import escape
 from typing import Final
 from urllib.parse import parse_qs
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -60,6 +60,7 @@ class _Login:
     def __init__(self, access: Access, plant: str) -> None:
         self._access = access
         self._plant = plant
+        self._one_at_a_time = CapacityLimiter(1)
 
     async def show(self, request: Request) -> Response:
         following = _within(request.query_params.get("next", "/"))
@@ -74,7 +75,9 @@ class _Login:
         following = _within(following)
         address = asking_of(request.scope).address
         try:
-            session = await run_in_threadpool(self._access.log_in, username, password, address)
+            session = await to_thread.run_sync(
+                self._access.log_in, username, password, address, limiter=self._one_at_a_time
+            )
         except TooManyError as error:
             return self._page(429, following, f"Too many logins failed: wait {error.wait_s} s.", error.wait_s)
         if not session:
