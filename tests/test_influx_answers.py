@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from support.influx import Influx, influxdb
 from support.outputs import NAMES, SECOND, T0, UNITS, OutputLog, samples, values
+from twinloop.aggregates import AGGREGATES, Configuration
+from twinloop.aggregates.asking import ask_aggregates
 from twinloop.batch import Batch
 from twinloop.errors import QueryError
+from twinloop.exporting import export
 from twinloop.records import Outputs
 from twinloop.status import BAD, GOOD, UNCERTAIN
 from twinloop.stores.influx.influxql import identifier, literal
@@ -147,6 +151,17 @@ def test_answers_are_those_of_the_embedded_store(
     assert ours.select(exact).equals(theirs.select(exact))
     mean, expected = (np.array(each["mean"].to_pylist(), float) for each in (ours, theirs))
     np.testing.assert_allclose(mean, expected, rtol=1e-9, atol=1e-6)
+    if every < 10**9:
+        rules = Configuration(treat_uncertain_as_bad=not wide)
+        by_part_13 = [
+            ask_aggregates(asked, TAG, every * SECOND, low, high, names=AGGREGATES, configuration=rules)
+            for asked in (there, here)
+        ]
+        assert by_part_13[0].equals(by_part_13[1])
+    exported = [folder / "there.parquet", folder / "here.parquet"]
+    for asked, path in zip((there, here), exported, strict=True):
+        export(asked, path, "parquet", [TAG], (low, high))
+    assert pq.read_table(exported[0]).equals(pq.read_table(exported[1]))
     there.close()
     here.close()
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from support.outputs import NAMES, SECOND, UNITS, OutputLog, samples
-from twinloop.records import Outputs
+from support.outputs import NAMES, SECOND, T0, UNITS, OutputLog, samples
+from twinloop.records import Event, EventKind, Outputs
 from twinloop.stores import rest
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
@@ -18,8 +19,16 @@ from twinloop.stores.queries import LocalQueries
 SAMPLE = st.tuples(st.integers(0, 1), st.integers(-90, 90), st.floats(-9, 9))
 STEP = st.one_of(
     st.lists(SAMPLE, min_size=1, max_size=6),
-    st.sampled_from(["range", "window", "seal", "trim"]),
+    st.sampled_from(["range", "window", "events", "seal", "trim"]),
 )
+
+
+def with_event(entry: tuple[int, Outputs]) -> tuple[int, Outputs]:
+    offset, outputs = entry
+    event = Event(
+        time=T0 - offset % 3, subject=NAMES[0], kind=EventKind.STATUS, before="", after="", why=str(offset)
+    )
+    return offset, replace(outputs, events=[event])
 
 
 @settings(max_examples=150, deadline=None)
@@ -31,15 +40,17 @@ def test_an_answer_is_that_of_someone_who_never_asked_before(
         patch.setattr(rest, "_KEPT_ROWS", kept_rows)
         log, store = OutputLog(), LocalStore(Path(folder), NAMES)
         asked = LocalQueries(Path(folder), NAMES, UNITS, log.after)
-        for offset, step in enumerate([*steps, "range", "window"]):
+        for offset, step in enumerate([*steps, "range", "window", "events"]):
             fresh = LocalQueries(Path(folder), NAMES, UNITS, log.after)
             if isinstance(step, list):
-                log.entries.append(samples(log.next, *step))
+                log.entries.append(with_event(samples(log.next, *step)))
             elif step == "seal":
                 store.write(log.after(store.covered))
                 store.seal()
             elif step == "trim":
                 log.trim(store.covered)
+            elif step == "events":
+                assert asked.events(None, None).equals(fresh.events(None, None))
             elif step == "range":
                 assert asked.range(NAMES[offset % 2], None, None).equals(
                     fresh.range(NAMES[offset % 2], None, None)

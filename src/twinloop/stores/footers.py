@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from twinloop.stores.recent import Recent
 from twinloop.stores.rows import SCHEMAS
 from twinloop.stores.segments import Segment
 from twinloop.stores.writing import GROUPS_KEY, META_KEY, brief_check, groups_check
@@ -41,6 +40,7 @@ __all__ = [
     "read_durable",
     "read_groups",
     "read_segment",
+    "recent_groups",
     "verify",
 ]
 
@@ -49,6 +49,7 @@ _BRIEF: Final = re.compile(rb'\{"first": [^{}]*\}')
 _MAGIC: Final = b"PAR1"
 _KEPT_BYTES: Final = 8 << 20
 """Of full footers, as they are in the files; they take several times as much in memory."""
+_DECODED_BYTES: Final = 32 << 20
 _PART_ROWS: Final = 500_000
 _LIMITS: Final = np.iinfo(np.int64)
 
@@ -152,43 +153,18 @@ def _brief_of(said: dict[str, Any], rows: int) -> Brief:
     )
 
 
-class _Kept:
-    """The footers asked for last, as many as fit into a number of bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held = 0
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[Segment, Identity], Footer] = OrderedDict()
-
-    def get(self, key: tuple[Segment, Identity]) -> Footer | None:
-        with self._lock:
-            if (found := self._kept.get(key)) is not None:
-                self._kept.move_to_end(key)
-            return found
-
-    def put(self, key: tuple[Segment, Identity], value: Footer) -> None:
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = value
-                self._held += value.parquet.serialized_size
-            while self._held > self._limit and len(self._kept) > 1:
-                _, oldest = self._kept.popitem(last=False)
-                self._held -= oldest.parquet.serialized_size
-
-    def drop(self, segment: Segment) -> None:
-        with self._lock:
-            for key in [each for each in self._kept if each[0] == segment]:
-                self._held -= self._kept.pop(key).parquet.serialized_size
-
-
-_kept = _Kept(_KEPT_BYTES)
+_kept: Final = Recent[tuple[Segment, Identity], Footer](
+    _KEPT_BYTES, lambda footer: int(footer.parquet.serialized_size)
+)
+_Decoded = tuple[Segment, Identity, tuple[int, ...], tuple[str, ...]]
+_decoded: Final = Recent[_Decoded, pa.Table](_DECODED_BYTES, lambda table: int(table.nbytes))
 
 
 def forget(segments: Iterable[Segment]) -> None:
-    """Keep the footers of some segments in memory no longer: they were merged, and nobody asks for them."""
-    for segment in segments:
-        _kept.drop(segment)
+    """Keep nothing of some segments in memory any longer: they were merged, and nobody asks for them."""
+    gone = set(segments)
+    _kept.drop(lambda key: key[0] in gone)
+    _decoded.drop(lambda key: key[0] in gone)
 
 
 def footer(segment: Segment) -> Footer:
@@ -266,6 +242,19 @@ def read_durable(path: Path, schema: pa.Schema) -> pa.Table:
         table = file.read().replace_schema_metadata(None)
     _check_columns(table.schema, schema)
     return table.select(schema.names)
+
+
+def recent_groups(segment: Segment, groups: list[int], columns: list[str]) -> pa.Table:
+    """As `read_groups`, and read once as long as it is remembered: a segment never changes.
+
+    Trends and dashboards ask for the same hours of the same tags again and again.
+    """
+    key = (segment, identity(segment), tuple(groups), tuple(columns))
+    found = _decoded.get(key)
+    if found is None:
+        found = read_groups(segment, groups, columns)
+        _decoded.put(key, found)
+    return found
 
 
 def read_groups(segment: Segment, groups: list[int], columns: list[str]) -> pa.Table:

@@ -97,7 +97,7 @@ class LocalQueries:
         self._damaged: set[tuple[Segment, Identity | None]] = set()
         self._lock = threading.Lock()
         self._known: _Known | None = None
-        self._rests = {kind: Rest(kind, unsealed) for kind in ("samples", "fills")}
+        self._rest = Rest(unsealed)
 
     def latest(self, tags: Sequence[str]) -> pa.Table:
         """The newest sample of each tag by its own time, by `RANGE_SCHEMA`, in the order asked for.
@@ -226,8 +226,8 @@ class LocalQueries:
         low, high = bounds(start, end)
         for segment in meeting(listing, "dead", low, high):
             yield with_time(within(read_whole(segment), low, high, None))
-        for entries in beyond.portions():
-            yield with_time(within(tables(entries, ["dead"])["dead"], low, high, None))
+        for rows in beyond.told("dead"):
+            yield with_time(within(rows, low, high, None))
 
     def _unsettled(self, rows: pa.Table) -> pa.Table:
         return rows.filter(pa.array(~self._settled(rows))) if self._settled and len(rows) else rows
@@ -248,8 +248,7 @@ class LocalQueries:
     def close(self) -> None:
         """Let go of the memory held."""
         self._known = None
-        for rest in self._rests.values():
-            rest.clear()
+        self._rest.clear()
 
     def _picked(
         self, kind: str, name: str, start: int | None, end: int | None, columns: list[str]
@@ -298,7 +297,7 @@ class LocalQueries:
         while attempt < _ATTEMPTS:
             attempt += 1
             listing = self._listed()
-            beyond = Beyond(self._unsealed, listing.covered, self._rests)
+            beyond = Beyond(self._unsealed, listing.covered, self._rest)
             try:
                 answer = question(listing, beyond)
                 if beyond.has_gap and self._has_moved(listing):

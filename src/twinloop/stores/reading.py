@@ -18,8 +18,8 @@ from twinloop.stores.footers import (
     footer,
     identity,
     is_damage,
-    read_groups,
     read_segment,
+    recent_groups,
 )
 from twinloop.stores.rows import Entry
 from twinloop.stores.segments import Listing, Segment
@@ -112,7 +112,7 @@ def read_rows(segment: Segment, columns: list[str], tag: int, low: int, high: in
     """The row groups of a segment that may hold a tag's rows of [low, high)."""
     with _reading(segment):
         groups = footer(segment).groups_with(tag, low, high)
-        return read_groups(segment, groups, columns)
+        return recent_groups(segment, groups, columns)
 
 
 def read_parts(segment: Segment) -> Iterator[pa.Table]:
