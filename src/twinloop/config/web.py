@@ -61,7 +61,7 @@ class WebConfig(Section):
         le=90 * 24 * HOUR_NS,
         description="how long a login in a browser lasts",
     )
-    writable: Flag = Field(False, description="true: lab samples are taken in by HTTP; else it only shows")
+    writable: Flag = Field(False, description="true: lab samples may be sent in by HTTP")
 
     @property
     def has_login(self) -> bool:

@@ -119,16 +119,6 @@ class LocalQueries:
         picked = position[wanted]
         return self._named(rows.take(pa.array(picked[picked >= 0])))
 
-    def newest(self) -> pa.Table:
-        """The newest sample of every tag that ever had one, as it was received, by `SAMPLE_SCHEMA`."""
-        with self._lock:
-            return self._newest().received()
-
-    def _newest(self) -> Latest:
-        """The newest rows, brought up to date; for who holds the lock."""
-        self._known = self._followed() or self._ahead_of_store() or self._ask(self._begun)
-        return self._known.latest
-
     def range(self, tag: str, start: int | None, end: int | None) -> pa.Table:
         """Every sample received of a tag in [start, end), one row each, ascending time, by `RANGE_SCHEMA`.
 
@@ -322,6 +312,16 @@ class LocalQueries:
 
     def _has_moved(self, listing: Listing) -> bool:
         return self._listed().covered != listing.covered
+
+    def newest(self) -> pa.Table:
+        """The newest sample of every tag that ever had one, as it was received, by `SAMPLE_SCHEMA`."""
+        with self._lock:
+            return self._newest().received()
+
+    def _newest(self) -> Latest:
+        """The newest rows, brought up to date; for who holds the lock."""
+        self._known = self._followed() or self._ahead_of_store() or self._ask(self._begun)
+        return self._known.latest
 
     def _followed(self) -> _Known | None:
         """What was known before, brought up to date; None where the log no longer leads there."""

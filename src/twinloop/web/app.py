@@ -57,7 +57,7 @@ def make_app(look: Look, options: WebOptions) -> FastAPI:
     app = FastAPI(
         title=f"twinloop: {look.config.plant}",
         version=version("twinloop"),
-        openapi_url="/api/v1/openapi.json",
+        openapi_url=None,  # the API describes itself
         docs_url=None,
         redoc_url=None,
         lifespan=_running(hub),
