@@ -9,6 +9,8 @@ import os
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -247,21 +249,28 @@ async def test_with_a_log_in_memory_what_is_not_sealed_is_seen_in_this_process(
         assert await asyncio.to_thread(ask) == [20.0]
 
 
-async def test_without_the_extra_health_and_metrics_are_served_and_one_line_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("twinloop.web.serving.find_spec", lambda name: None if name == "fastapi" else name)
+def test_without_the_extra_health_and_metrics_are_served_and_one_line_says_so(tmp_path: Path) -> None:
     port = free_port()
     plant = plant_file(tmp_path, free_port(), f"{{port: {port}}}")
-    with caplog.at_level("INFO", "twinloop"):
-        async with twin_running(plant, os.environ):
-
-            def ask() -> httpx.Response:
-                url = f"http://127.0.0.1:{port}/healthz"
-                return eventually(lambda: httpx.get(url), lambda answer: answer.status_code == 200)
-
-            assert (await asyncio.to_thread(ask)).json()["plant"] == "test"
-    assert caplog.text.count("pip install 'twinloop[web]'") == 1
+    missing = ("fastapi", "starlette", "uvicorn", "websockets", "anyio")
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing}));"
+        "from twinloop.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = [sys.executable, "-c", program, "run", str(plant)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        run = Run(process)
+        try:
+            assert "pip install 'twinloop[web]'" in run.says("without fastapi and uvicorn and websockets")
+            run.says("web: http")
+            url = f"http://127.0.0.1:{port}"
+            eventually(lambda: httpx.get(f"{url}/healthz").status_code, lambda status: status == 200)
+            assert "twinloop_cycle_seconds" in httpx.get(f"{url}/metrics").text
+            assert run.stop() == 0
+        finally:
+            process.kill()
+    run.drain()
+    assert sum("twinloop[web]" in line for line in run.lines) == 1
 
 
 def test_a_taken_port_ends_the_start_before_anything_else(tmp_path: Path) -> None:

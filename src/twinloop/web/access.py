@@ -106,10 +106,11 @@ class Access:
     def knows_host(self, hosts: Sequence[str]) -> bool:
         """Whether a request means this server, and no name that was made to lead here (DNS rebinding).
 
-        An address cannot be made to lead anywhere else; beyond loopback the login protects, too.
+        An address cannot be made to lead anywhere else, and beyond loopback the login protects, too. Who does
+        not say which host is meant is no browser.
         """
         if len(hosts) != 1:
-            return False
+            return not hosts
         host = _bare(_without_port(hosts[0]))
         return host in self._names or (self.is_open and _is_address(host))
 

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
-from typing import Final
+from typing import Any, Final
+from weakref import WeakSet
 
 from twinloop.config.web import WebConfig
 from twinloop.errors import ConfigError, StartError
 from twinloop.tls import server_context
 
-__all__ = ["listen", "shown_context"]
+__all__ = ["Door", "listen", "shown_context"]
 
+CONNECTIONS: Final = 500
 PATIENCE_S: Final = 30.0
 _UNSENT_BYTES: Final = 128 << 10
 
 
-def listen(host: str, port: int) -> socket.socket:
+class Door(socket.socket):
+    """A listening socket that lets in only so many at a time, before they have said anything.
+
+    Each open connection takes a file's number, and of those the twin needs some, too.
+    """
+
+    def __init__(self, *arguments: int) -> None:
+        super().__init__(*arguments)
+        self._inside: WeakSet[socket.socket] = WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Let one in. Raises BlockingIOError where there is no room: it is closed again."""
+        connection, address = super().accept()
+        if sum(each.fileno() >= 0 for each in self._inside) >= CONNECTIONS:
+            connection.close()
+            raise BlockingIOError(errno.EAGAIN, "there is no room for another connection")
+        self._inside.add(connection)
+        return connection, address
+
+
+def listen(host: str, port: int) -> Door:
     """A socket that listens; what connects to it inherits that a peer that takes nothing is given up on.
 
     Raises:
@@ -24,7 +47,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, protocol, _, address = _address(host, port)
-        listener = socket.socket(family, kind, protocol)
+        listener = Door(family, kind, protocol)
     except OSError as error:
         raise _cannot_listen(host, port, error) from error
     try:

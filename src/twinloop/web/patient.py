@@ -1,4 +1,4 @@
-"""HTTP with limited patience: for so many connections, and for so long that a request is under way."""
+"""HTTP with limited patience: a request must come to its end in time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["Patient", "patient_with"]
 
-CONNECTIONS: Final = 500
 REQUEST_WITHIN_S: Final = 15.0
 
 
@@ -27,11 +26,9 @@ class Patient(H11Protocol):
     _timer: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Take a connection, where there is room for one."""
+        """Take a connection; it has only so long to say what it wants."""
         super().connection_made(transport)
         self.transports.add(transport)
-        if sum(not each.is_closing() for each in self.transports) > CONNECTIONS:
-            transport.abort()
         self._watch()
 
     def data_received(self, data: bytes) -> None:

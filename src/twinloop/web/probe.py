@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 from collections.abc import Iterable
 from socketserver import ThreadingMixIn
 from threading import Thread
@@ -27,6 +28,14 @@ _log = logging.getLogger("twinloop.web")
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    context: ssl.SSLContext | None = None
+
+    def get_request(self) -> tuple[Any, Any]:
+        """A connection; with TLS it shakes hands on its own thread."""
+        connection, address = self.socket.accept()
+        if self.context is not None:
+            connection = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
 
 class _Handler(WSGIRequestHandler):
@@ -60,10 +69,7 @@ class Probe:
         self._server.server_address = listener.getsockname()
         self._server.server_name, self._server.server_port = self._server.server_address[:2]  # type: ignore[assignment]
         self._server.setup_environ()
-        if context is not None:  # each connection shakes hands on its own thread
-            self._server.socket = context.wrap_socket(
-                listener, server_side=True, do_handshake_on_connect=False
-            )
+        self._server.context = context
         try:
             access = Access(config, self.port)
         except Exception:
