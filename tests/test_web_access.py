@@ -78,7 +78,7 @@ def log_in(
 # Host names
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[WebServer]:
     with serving(running_look(), names=["twin.plant.example"]) as made:
         yield made
@@ -230,13 +230,12 @@ def test_a_request_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -
     body = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx"
     whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with serving(running_look()) as server:
-        for first in (b"", whole):
-            for beginning in (b"", b"GET / HTTP/1.1\r\n", body):
-                with socket.create_connection(("127.0.0.1", server.port), 5) as raw:
-                    raw.sendall(first + beginning)
-                    heard = b"".join(iter(partial(raw.recv, 1 << 16), b""))
-                assert heard.count(b" 408 ") == (beginning == body)
-                assert heard.count(b" 200 ") == (first == whole)
+        for said in (b"", b"GET / HTTP/1.1\r\n", body, whole + b"GET / HTTP/1.1\r\n"):
+            with socket.create_connection(("127.0.0.1", server.port), 5) as raw:
+                raw.sendall(said)
+                heard = b"".join(iter(partial(raw.recv, 1 << 16), b""))
+            assert heard.count(b" 408 ") == (said == body)
+            assert heard.count(b" 200 ") == said.startswith(whole)
 
 
 def tls(folder: Path) -> dict[str, Any]:
@@ -341,12 +340,11 @@ def test_a_wrong_login_is_refused_and_says_not_what_was_wrong(
     assert not password or password not in caplog.text
 
 
-@pytest.mark.parametrize(
-    "following", ["//evil.example", "https://evil.example", "/\\evil.example", "x", "/a\r\nX: y"]
-)
-def test_a_login_leads_nowhere_else(login: dict[str, Any], following: str) -> None:
+def test_a_login_leads_nowhere_else(login: dict[str, Any]) -> None:
+    others = ["//evil.example", "https://evil.example", "/\\evil.example", "x", "/a\r\nX: y", "/login?next=/"]
     with serving(running_look(), **login) as server, client(server) as browser:
-        assert log_in(browser, next=following).headers["location"] == "/"
+        for following in others:
+            assert log_in(browser, next=following).headers["location"] == "/"
 
 
 def test_what_a_page_is_asked_with_is_not_taken_for_its_own_text(login: dict[str, Any]) -> None:

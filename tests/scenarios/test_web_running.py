@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -214,22 +214,6 @@ def test_beyond_loopback_there_are_tls_a_login_a_limit_on_guesses_and_no_secret_
         assert secret not in said
     files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
     assert not [path for path in files if any(each.encode() in path.read_bytes() for each in env.values())]
-
-
-def test_while_it_compiles_health_says_starting_and_pages_are_asked_to_wait(tmp_path: Path) -> None:
-    port = free_port()
-    plant = plant_file(tmp_path, free_port(), f"{{port: {port}}}")
-    with running(plant) as run:
-        run.says("web: http")
-
-        def health() -> tuple[int, Mapping[str, Any]]:
-            answer = httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30)
-            return answer.status_code, answer.json()
-
-        # The port is listened on before there is a twin, and what is asked meanwhile is answered.
-        assert health()[1]["status"] in {"starting", "ok"}
-        eventually(lambda: health()[0], lambda status: status == 200)
-        assert run.stop() == 0
 
 
 async def test_with_a_log_in_memory_what_is_not_sealed_is_seen_in_this_process(
