@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
 import socket
 import ssl
@@ -702,6 +704,24 @@ def test_the_command_makes_a_hash_of_a_line() -> None:
     )
     assert PasswordHash.parse(done.stdout).fits(PASSWORD)
     assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_on_a_terminal_a_password_is_asked_for_twice_and_not_shown() -> None:
+    child, terminal = pty.fork()
+    if not child:
+        os.execv(sys.executable, [sys.executable, "-m", "twinloop", "password"])  # noqa: S606
+    heard = b""
+    for prompt in (b"password: ", b"once more: "):
+        while prompt not in heard:
+            heard += os.read(terminal, 1024)
+        os.write(terminal, f"{PASSWORD}\n".encode())
+    with suppress(OSError):  # as Linux ends a terminal
+        while part := os.read(terminal, 1024):
+            heard += part
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(terminal)
+    assert PASSWORD.encode() not in heard
+    assert PasswordHash.parse(heard.decode().split()[-1]).fits(PASSWORD)
 
 
 def test_a_password_to_be_guessed_at_once_is_refused() -> None:

@@ -51,11 +51,6 @@ class Process:
     run: str = field(default_factory=lambda: secrets.token_hex(6))
     twin: Looking | None = None
 
-    def healthz(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the loop turns; not before there is one."""
-        twin = self.twin
-        return twin.healthz() if twin is not None else (False, {"status": "starting"})
-
 
 class Looking:
     """A running twin to look into; see `twinloop.web.look.TwinLook`."""

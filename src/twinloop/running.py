@@ -69,7 +69,11 @@ async def running(
             stack.enter_context(served(process, web))
         place = stack.enter_context(workplace(loaded.config))
         loop = build_loop(place, metrics, replay)
-        looking = Looking(place, loop, metrics)
+        try:
+            looking = Looking(place, loop, metrics)
+        except BaseException:
+            await loop.close()
+            raise
         stack.callback(looking.close)
         twin = RunningTwin(place, loop, metrics, looking)
         process.twin = looking

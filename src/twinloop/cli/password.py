@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import getpass
-from typing import TextIO
+from typing import Final, TextIO
 
 from twinloop.errors import ConfigError
 from twinloop.passwords import PasswordHash
 
 __all__ = ["make_hash"]
 
-LEAST: int = 8
+LEAST: Final = 8
 
 
 def make_hash(source: TextIO) -> str:
@@ -20,11 +20,18 @@ def make_hash(source: TextIO) -> str:
         ConfigError: it is too short, or was typed differently the second time.
     """
     if source.isatty():
-        password = getpass.getpass("password: ")
-        if getpass.getpass("once more: ") != password:
+        password = _typed("password: ")
+        if _typed("once more: ") != password:
             raise ConfigError("the two passwords differ")
     else:
         password = source.readline().rstrip("\r\n")
     if len(password) < LEAST:
         raise ConfigError(f"too short: a password has {LEAST} characters at least")
     return str(PasswordHash.of(password))
+
+
+def _typed(prompt: str) -> str:
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        raise ConfigError("no password was given") from None

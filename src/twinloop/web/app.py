@@ -70,7 +70,7 @@ def make_app(look: Look, options: WebOptions) -> FastAPI:
     app.add_route("/healthz", health.healthz, include_in_schema=False)
     app.add_route("/readyz", health.readyz, include_in_schema=False)
     app.add_route("/metrics", health.metrics, include_in_schema=False)
-    app.router.routes.extend(login_routes(options.access, look.config.plant))
+    app.router.routes.extend(login_routes(options.access))
     app.add_route("/{path:path}", Files().serve, include_in_schema=False)
     return app
 

@@ -22,12 +22,12 @@ _PAGE: Final = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Log in - {plant} - twinloop</title>
+<title>Log in to twinloop</title>
 <link rel="stylesheet" href="/login.css">
 </head>
 <body>
 <main>
-<h1>{plant}</h1>
+<h1>Log in to twinloop</h1>
 {said}<form method="post" action="/login">
 <input type="hidden" name="next" value="{next}">
 {fields}<button type="submit">Log in</button>
@@ -46,9 +46,9 @@ _ENTRY: Final = """\
 """
 
 
-def login_routes(access: Access, plant: str) -> list[Route]:
-    """`/login` and `/logout`."""
-    login = _Login(access, plant)
+def login_routes(access: Access) -> list[Route]:
+    """`/login` and `/logout`; a stranger does not learn there whose twin it is."""
+    login = _Login(access)
     return [
         Route("/login", login.show, methods=["GET"]),
         Route("/login", login.enter, methods=["POST"]),
@@ -57,9 +57,8 @@ def login_routes(access: Access, plant: str) -> list[Route]:
 
 
 class _Login:
-    def __init__(self, access: Access, plant: str) -> None:
+    def __init__(self, access: Access) -> None:
         self._access = access
-        self._plant = plant
         self._one_at_a_time = CapacityLimiter(1)
 
     async def show(self, request: Request) -> Response:
@@ -106,7 +105,6 @@ class _Login:
     def _page(self, status: int, following: str, said: str = "", wait_s: int = 0) -> Response:
         label = "Password" if self._access.has_password else "Token"
         page = _PAGE.format(
-            plant=escape(self._plant),
             said=f'<p role="alert">{escape(said)}</p>\n' if said else "",
             next=escape(following),
             fields=(_NAME if self._access.has_password else "") + _ENTRY.format(label=label),
