@@ -165,9 +165,14 @@ class Twin:
 # The plant
 
 
+def tag_names(load: Load) -> list[str]:
+    """The tags of an asset."""
+    return ["temperature", *(f"t{i}" for i in range(1, load.tags // ASSETS))]
+
+
 def plant_file(folder: Path, port: int, web: int, load: Load) -> Path:
     """A plant of 100 assets with the load's tags."""
-    names = [f"t{i}" for i in range(load.tags // ASSETS)]
+    names = tag_names(load)
     every = f"{1000 // load.hz}ms"
     rules = "\n".join(
         f"  {name}: {{unit: degC, range: [-50, 400], spike: 20%, noise: 0.5, every: {every}, stale: 5s}}"
@@ -192,7 +197,8 @@ def publish(port: int, load: Load) -> None:
     client.max_queued_messages_set(0)
     client.connect("127.0.0.1", port)
     client.loop_start()
-    topics = [f"bench/A{i % ASSETS}/t{i // ASSETS}" for i in range(load.tags)]
+    names = tag_names(load)
+    topics = [f"bench/A{i % ASSETS}/{names[i // ASSETS]}" for i in range(load.tags)]
     begin, sent, rate = time.monotonic(), 0, load.tags * load.hz
     while not ended.wait(0.01):
         stamp = time_text(time.time_ns())
