@@ -33,7 +33,9 @@ def served(look: Look, config: WebConfig) -> Iterator[None]:
     with closing(_server(look, config)) as server:
         host = f"[{config.host}]" if ":" in config.host.strip("[]") else config.host
         scheme = "https" if config.tls else "http"
-        _log.info("web: %s://%s:%d (also /healthz and /metrics)", scheme, host, server.port)
+        url = f"{scheme}://{host}:{server.port}"
+        pages = "" if isinstance(server, Probe) else f"; the pages are at {url}/"
+        _log.info("web: %s/healthz and /metrics%s", url, pages)
         yield
 
 
