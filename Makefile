@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-long check format bench bench-store picture lock clean
+.PHONY: help demo test test-long check format bench bench-store bench-web picture lock clean
 
 help:
 	@echo "make demo       the simulated plant and its twin, live (SECONDS=30 to end by itself)"
@@ -12,6 +12,7 @@ help:
 	@echo "make picture    draw the README's picture from a running demo"
 	@echo "make bench      print the figures the documentation quotes"
 	@echo "make bench-store  a day of 1,000 tags beside DuckDB, SQLite and InfluxDB (POINTS=, PEER_POINTS=)"
+	@echo "make bench-web  pages of 1,000 tags at 10 Hz: CPU, the cycle beside slow pages, frames per second"
 
 demo: $(VENV)/.core
 	$(BIN)/twinloop demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -47,6 +48,10 @@ bench: $(VENV)/.dev
 bench-store: $(VENV)/.dev
 	sh scripts/services.sh $(VENV)
 	$(BIN)/python benchmarks/store.py --points $(or $(POINTS),86400000) --peer-points $(or $(PEER_POINTS),8640000)
+
+bench-web: $(VENV)/.dev
+	sh scripts/services.sh $(VENV)
+	$(BIN)/python benchmarks/web.py
 
 picture: $(VENV)/.core
 	$(BIN)/python scripts/picture.py docs/demo.svg
