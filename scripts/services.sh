@@ -17,6 +17,7 @@ as_root() {
 missing=""
 [ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null 2>&1 || missing="$missing mosquitto"
 command -v npm >/dev/null 2>&1 || missing="$missing npm"
+command -v curl >/dev/null 2>&1 || missing="$missing curl"
 command -v influxd >/dev/null 2>&1 || missing="$missing influxdb"
 command -v victoria-metrics >/dev/null 2>&1 || missing="$missing victoria-metrics"
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"

@@ -14,7 +14,7 @@ from twinloop.stores.reading import meeting, of_tag, read_rows
 from twinloop.stores.rows import MINUTES_SCHEMA, first_stored
 from twinloop.stores.segments import Listing, Segment
 
-__all__ = ["WINDOW_COLUMNS", "TagParts"]
+__all__ = ["WINDOW_COLUMNS", "TagParts", "rolled_up"]
 
 WINDOW_COLUMNS: Final = ["tag", "time", "value", "status", "offset"]
 
@@ -48,7 +48,7 @@ class TagParts:
 
     def _minutes(self, low: int, high: int) -> pa.Table:
         """Whole minutes of [low, high)."""
-        rolled, alone, plain = _rolled_up(self.listing)
+        rolled, alone, plain = rolled_up(self.listing)
         met = meeting(self.listing, "minutes", low, high)
         left = [self._read(each, MINUTES_SCHEMA.names, low, high) for each in met if each in alone]
         found = [self._read(each, MINUTES_SCHEMA.names, low, high) for each in met if each in rolled]
@@ -81,7 +81,7 @@ class TagParts:
         return of_tag(read_rows(segment, columns, self.tag, low, high), self.tag, low, high)
 
 
-def _rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment], set[Segment]]:
+def rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment], set[Segment]]:
     """Segments of minutes to go by, those whose samples are gone, and segments of samples without any.
 
     A crash or damage can leave both in different ranges: minutes count where they answer for whole segments
