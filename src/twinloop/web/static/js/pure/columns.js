@@ -134,23 +134,29 @@ export class Sparks {
   }
 
   /**
-   * Put older values in where nothing is known yet.
+   * Put older values in where nothing was heard.
    *
    * @param {number} index
-   * @param {{time: number, value: number}[]} points ascending
+   * @param {{time: number, value: number, std: number, severity: number}[]} points ascending
    */
   backfill(index, points) {
-    for (const { time, value } of points) {
+    const heardFrom = this.#oldest(index);
+    for (const { time, value, std, severity } of points) {
       const bin = Math.floor(time / BIN_MS);
-      if (this.newest[index] < 0) {
-        this.add(index, time, value, NaN, 0);
-        continue;
-      }
       const slot = index * BINS + (bin % BINS);
-      const within = bin <= this.newest[index] && bin > this.newest[index] - BINS;
-      if (within && Number.isNaN(this.value[slot])) this.value[slot] = value;
-      else if (bin > this.newest[index]) this.add(index, time, value, NaN, 0);
+      const isHole = bin > this.newest[index] - BINS && (bin < heardFrom || Number.isNaN(this.value[slot]));
+      if (this.newest[index] < 0 || bin > this.newest[index] || isHole) this.add(index, time, value, std, severity);
     }
+  }
+
+  /** The oldest bin known of a tag; Infinity where there is none. @param {number} index */
+  #oldest(index) {
+    const newest = this.newest[index];
+    if (newest < 0) return Infinity;
+    for (let bin = Math.max(0, newest - BINS + 1); bin <= newest; bin += 1) {
+      if (!Number.isNaN(this.value[index * BINS + (bin % BINS)])) return bin;
+    }
+    return Infinity;
   }
 }
 

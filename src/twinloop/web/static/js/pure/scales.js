@@ -69,12 +69,12 @@ export function cellQuality(cell) {
 }
 
 /**
- * A share in a few steps that the eye can tell apart: 0.35, 0.6, 0.8, 1.
+ * A share in a few steps that the eye can tell apart.
  *
  * @param {number} share 0 to 1
  */
 export function strength(share) {
   if (share >= 0.5) return 1;
-  if (share >= 0.2) return 0.8;
-  return share >= 0.05 ? 0.6 : 0.4;
+  if (share >= 0.2) return 0.85;
+  return share >= 0.05 ? 0.7 : 0.55;
 }

@@ -129,25 +129,21 @@ export function shortName(tag, asset) {
   return tag.startsWith(`${asset}.`) ? tag.slice(asset.length + 1) : tag;
 }
 
+/** @type {Record<string, string>} */
+const SUFFIXES = { k: "K", mol: "mol", m3: "m³", kg: "kg", pa: "Pa", s: "s", j: "J", w: "W" };
+const SUFFIX = /_(k|mol|m3|kg|pa|s|j|w)(?:_per_(k|mol|m3|kg|pa|s))?$/;
+
 /**
- * A name of the model's as words: `temperature_k` is a temperature in K.
+ * A name of the model's as words: `temperature_k` is a temperature in K, `drift_k_per_s` a drift in K/s.
  *
  * @param {string} name
  * @returns {{label: string, unit: string}}
  */
 export function stateName(name) {
-  const suffixes = [
-    ["_mol_per_m3", "mol/m³"],
-    ["_kg_per_m3", "kg/m³"],
-    ["_m3_per_s", "m³/s"],
-    ["_pa", "Pa"],
-    ["_kg", "kg"],
-    ["_k", "K"],
-    ["_s", "s"],
-  ];
-  const found = suffixes.find(([suffix]) => name.endsWith(suffix));
-  const bare = found ? name.slice(0, -found[0].length) : name;
-  return { label: bare.replaceAll("_", " "), unit: found ? found[1] : "" };
+  const found = SUFFIX.exec(name);
+  const bare = found ? name.slice(0, found.index) : name;
+  const unit = found ? [SUFFIXES[found[1]], found[2] ? SUFFIXES[found[2]] : ""].filter(Boolean).join("/") : "";
+  return { label: bare.replaceAll("_", " "), unit };
 }
 
 /** Whether a source's link is as it should be; one that has read all its files is. @param {string} link */

@@ -9,6 +9,8 @@ import { axisLabels } from "../pure/time.js";
 /**
  * @typedef {object} ChartOptions
  * @property {number} height CSS pixels
+ * @property {string} unit of the value axis, as it is shown
+ * @property {boolean} isShare whether values are shares, shown as percent
  * @property {string} sync charts of one key share the cursor
  * @property {(u: UPlot, context: CanvasRenderingContext2D) => void} drawUnder limits and events
  * @property {(u: UPlot, context: CanvasRenderingContext2D) => void} drawOver points and predictions
@@ -52,7 +54,7 @@ export class Chart {
         ms: 1,
         pxAlign: false,
         legend: { show: false },
-        padding: [8, 10, 0, 0],
+        padding: [18, 12, 0, 0],
         tzDate: (/** @type {number} */ ms) => (prefs.utc ? uPlot.tzDate(new Date(ms), "Etc/UTC") : new Date(ms)),
         cursor: {
           y: false,
@@ -67,7 +69,7 @@ export class Chart {
           },
         },
         scales: { x: { time: true, auto: false }, y: { auto: false } },
-        axes: [this.#axis({ size: 34, space: 72, values: labels }), this.#axis({ size: AXIS_PX, space: 30, values: figures })],
+        axes: [this.#axis({ size: height, space: 72, values: labels }), this.#axis({ size: AXIS_PX, space: 30, values: options.isShare ? shares : figures })],
         series: [
           {},
           { stroke: () => palette().estimate, width: 1.6, points: { show: false } },
@@ -76,7 +78,7 @@ export class Chart {
         ],
         bands: [{ series: [3, 2], fill: () => palette().band }],
         hooks: {
-          drawAxes: [(/** @type {any} */ u) => this.#clipped(u, options.drawUnder)],
+          drawAxes: [(/** @type {any} */ u) => this.#unit(u), (/** @type {any} */ u) => this.#clipped(u, options.drawUnder)],
           draw: [(/** @type {any} */ u) => this.#clipped(u, options.drawOver)],
           setSelect: [(/** @type {any} */ u) => this.#selected(u)],
           setCursor: [(/** @type {any} */ u) => this.#moved(u)],
@@ -167,6 +169,19 @@ export class Chart {
     if (width > 0 && Math.abs(width - this.plot.width) > 1) this.plot.setSize({ width, height: this.options.height });
   }
 
+  /** The unit, at the head of its axis. @param {any} u */
+  #unit(u) {
+    const { ctx } = u;
+    const ratio = uPlot.pxRatio;
+    ctx.save();
+    ctx.font = `${11 * ratio}px system-ui, sans-serif`;
+    ctx.fillStyle = palette().muted;
+    ctx.textAlign = "right";
+    ctx.textBaseline = "top";
+    ctx.fillText(this.options.isShare ? "%" : this.options.unit, u.bbox.left - 4 * ratio, 2 * ratio);
+    ctx.restore();
+  }
+
   /**
    * @param {any} u
    * @param {(u: any, context: CanvasRenderingContext2D) => void} draw
@@ -218,6 +233,16 @@ export class Chart {
  */
 function labels(_, splits, __, ___, step) {
   return axisLabels(splits, step, prefs.utc);
+}
+
+/** Room for one line of times, or two where a date stands below. @param {any} _ @param {string[] | null} texts */
+function height(_, texts) {
+  return texts?.some((text) => text.includes("\n")) ? 36 : 22;
+}
+
+/** @param {any} u @param {number[]} splits @param {number} a @param {number} b @param {number} step */
+function shares(u, splits, a, b, step) {
+  return figures(u, splits.map((each) => 100 * each), a, b, 100 * step);
 }
 
 /**

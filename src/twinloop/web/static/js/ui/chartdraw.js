@@ -58,8 +58,10 @@ export function drawEvents(u, context, events) {
     const x = u.valToPos(time, "x", true);
     context.strokeStyle = palette().event;
     context.lineWidth = r;
+    context.globalAlpha = 0.7;
     context.setLineDash([2 * r, 3 * r]);
     stroke(context, x, u.bbox.top, x, foot);
+    context.globalAlpha = 1;
     context.setLineDash([]);
     context.fillStyle = level > 1 ? palette().bad : level ? palette().uncertain : palette().event;
     shape(context, x, foot - 5 * r, level, 4 * r);
@@ -67,29 +69,22 @@ export function drawEvents(u, context, events) {
 }
 
 /**
- * Samples: a dot for Good, a triangle for Uncertain, a square for Bad. One beyond the axis is shown at the edge.
+ * Good samples: dots, under the lines.
  *
  * @param {UPlot} u
  * @param {CanvasRenderingContext2D} context
  * @param {Point[]} points
  */
-export function drawPoints(u, context, points) {
+export function drawGood(u, context, points) {
   const r = ratio();
   const { min: from, max: to } = u.scales.x;
-  const top = u.bbox.top + 6 * r;
-  const bottom = u.bbox.top + u.bbox.height - 6 * r;
   const dense = points.length / Math.max(1, u.bbox.width / r) > 0.7;
-  const size = (dense ? 1 : 1.7) * r;
-  const colours = palette();
-  const odd = [];
-  context.fillStyle = colours.raw;
+  const size = (dense ? 1 : 1.6) * r;
+  context.fillStyle = palette().raw;
+  context.globalAlpha = 0.75;
   context.beginPath();
   for (const point of points) {
-    if (point.time < from || point.time > to || !Number.isFinite(point.value)) continue;
-    if (point.severity) {
-      odd.push(point);
-      continue;
-    }
+    if (point.severity || point.time < from || point.time > to || !Number.isFinite(point.value)) continue;
     const x = u.valToPos(point.time, "x", true);
     const y = u.valToPos(point.value, "y", true);
     if (dense) context.rect(x - size, y - size, 2 * size, 2 * size);
@@ -99,7 +94,25 @@ export function drawPoints(u, context, points) {
     }
   }
   context.fill();
-  for (const point of odd) {
+  context.globalAlpha = 1;
+}
+
+/**
+ * Samples that are not Good, over the lines: a triangle for Uncertain, a square for Bad. One beyond the axis is shown
+ * at the edge, with an arrow.
+ *
+ * @param {UPlot} u
+ * @param {CanvasRenderingContext2D} context
+ * @param {Point[]} points
+ */
+export function drawDoubtful(u, context, points) {
+  const r = ratio();
+  const { min: from, max: to } = u.scales.x;
+  const top = u.bbox.top + 6 * r;
+  const bottom = u.bbox.top + u.bbox.height - 6 * r;
+  const colours = palette();
+  for (const point of points) {
+    if (!point.severity || point.time < from || point.time > to || !Number.isFinite(point.value)) continue;
     const x = u.valToPos(point.time, "x", true);
     const y = u.valToPos(point.value, "y", true);
     const shown = Math.min(bottom, Math.max(top, y));

@@ -12,7 +12,7 @@ import { throttled } from "./visible.js";
 /** @typedef {import("../plant.js").Plant} Plant */
 
 const THEMES = /** @type {const} */ (["auto", "light", "dark"]);
-const THEME_WORDS = { auto: "Auto", light: "Light", dark: "Dark" };
+const THEME_WORDS = { auto: "auto", light: "light", dark: "dark" };
 
 /**
  * Bring the header to life.
@@ -50,10 +50,10 @@ function startButtons() {
   zone.addEventListener("click", () => prefs.setUtc(!prefs.utc));
   theme.addEventListener("click", () => prefs.setTheme(THEMES[(THEMES.indexOf(prefs.theme) + 1) % THEMES.length]));
   const show = () => {
-    setText(zone, prefs.utc ? "UTC" : "Local");
+    fill(zone, h("span", { class: "word" }, "Time: "), prefs.utc ? "UTC" : "local");
     zone.setAttribute("aria-label", `Times are ${prefs.utc ? "UTC" : `local (${zoneName(false)})`}; switch`);
     zone.title = prefs.utc ? "Times are UTC; click for local time" : `Times are local (${zoneName(false)}); click for UTC`;
-    setText(theme, THEME_WORDS[prefs.theme]);
+    fill(theme, h("span", { class: "word" }, "Colours: "), THEME_WORDS[prefs.theme]);
     theme.setAttribute("aria-label", `Colours: ${THEME_WORDS[prefs.theme]}; switch`);
     theme.title = "Colours: as the system, light, dark";
   };

@@ -65,8 +65,13 @@ export class Heatmap {
     this.draw();
   }
 
+  /** Whether there is only room for few columns. */
+  get isNarrow() {
+    return this.element.clientWidth < 560;
+  }
+
   get #labels() {
-    return this.element.clientWidth < 560 ? 116 : 190;
+    return this.isNarrow ? 138 : 190;
   }
 
   #draw() {
@@ -79,7 +84,7 @@ export class Heatmap {
     const size = (width - this.#labels - 6) / this.columns;
     const first = Math.floor(this.element.scrollTop / ROW_PX);
     const shift = HEAD_PX - (this.element.scrollTop % ROW_PX);
-    context.font = "12px system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
+    context.font = `${this.isNarrow ? 11 : 12}px system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif`;
     context.textBaseline = "middle";
     for (let k = 0; k * ROW_PX < height; k += 1) {
       const row = this.rows[first + k];
@@ -221,7 +226,7 @@ function paint(context, x, y, size, cell) {
   const colours = palette();
   const w = Math.max(1, size - 1);
   const hgt = ROW_PX - 3;
-  context.fillStyle = colours.line;
+  context.fillStyle = cell.kind === "good" ? colours.line : colours.surface;
   context.fillRect(x, y + 1, w, hgt);
   if (cell.kind === "good") return;
   const bad = cell.kind === "bad";

@@ -7,6 +7,8 @@ import { icon, severityIcon } from "../ui/icons.js";
 import { reasonList, reasonWords } from "../ui/status.js";
 
 const MOST = 10;
+/** Of those that have returned, so many: what stands must not drown in what was. */
+const MOST_RETURNED = 4;
 
 /** The list; `update` shows what is now. */
 export class AlarmList {
@@ -26,7 +28,8 @@ export class AlarmList {
   update() {
     const { plant } = this;
     const all = plant.alarms.list(plant.now()).filter(({ index }) => plant.byIndex[index]);
-    const listed = all.slice(0, MOST);
+    const standing = all.filter(({ severity }) => severity).slice(0, MOST);
+    const listed = [...standing, ...all.filter(({ severity }) => !severity).slice(0, MOST_RETURNED)];
     const key = listed.map((each) => `${each.index} ${each.severity} ${each.times} ${[...each.reasons].join(" ")}`).join("\n");
     if (key !== this.key || !this.list.firstChild) {
       this.key = key;

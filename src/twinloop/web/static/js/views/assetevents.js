@@ -58,7 +58,7 @@ export class AssetEvents {
 
   /** When, and how grave. */
   marks() {
-    return this.events.map((event) => ({ time: parseTime(event.time), level: eventLevel(event) }));
+    return this.events.map((event) => ({ time: parseTime(event.time), level: eventLevel(event), subject: event.subject }));
   }
 
   show() {

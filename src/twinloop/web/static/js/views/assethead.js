@@ -50,10 +50,14 @@ export class AssetHead {
     if (!snapshot.model) return [h("p", { class: "muted small" }, "No model: its tags are judged and estimated, nothing is predicted."), nis];
     const rows = snapshot.predictions.map((each) => [each.output, ...[each.now, each.value, each.persistence].map((value) => this.#value(each, value))]);
     const ahead = `In ${duration(snapshot.horizon_s)}, by the model`;
+    const outputs = new Set(snapshot.predictions.map(({ output }) => output));
+    const states = Object.entries(snapshot.state).filter(([name]) => !outputs.has(name));
     return [
       table(`What ${this.asset.name} will do by ${snapshot.model}`, [{ label: snapshot.model.replaceAll("_", " ") }, { label: "Now", numeric: true }, { label: ahead, numeric: true }, { label: "If nothing changed", numeric: true }], rows, { className: "predictions" }),
-      h("p", { class: "muted small" }, "State ", Object.entries(snapshot.state).map(([name, value]) => stateText(name, value, snapshot.std[name])).join(" · ")),
-      nis,
+      h("div", { class: "stack" },
+        h("p", { class: "muted small" }, "State of the model"),
+        h("dl", { class: "facts" }, states.map(([name, value]) => [h("dt", null, stateName(name).label), h("dd", null, stateText(name, value, snapshot.std[name]))]).flat()),
+        nis),
     ];
   }
 
@@ -74,7 +78,7 @@ export class AssetHead {
  * @param {number | null | undefined} std
  */
 function stateText(name, value, std) {
-  const { label, unit } = stateName(name);
-  const spread = std ? ` ±${number(2 * std)}` : "";
-  return `${label} ${number(value)}${spread}${unit ? `\u202f${unit}` : ""}`;
+  const { unit } = stateName(name);
+  const spread = std ? ` ±${number(2 * std, 2)} (2 sd)` : "";
+  return `${number(value)}${unit ? `\u202f${unit}` : ""}${spread}`;
 }

@@ -3,7 +3,7 @@
 import { rows } from "../net/api.js";
 import { prefs } from "../prefs.js";
 import { hexDump, rawBytes } from "../pure/bytes.js";
-import { bytes as byteText, count } from "../pure/format.js";
+import { bytes as sizeText, count } from "../pure/format.js";
 import { dateTime, isoTime, parseTime } from "../pure/time.js";
 import { DEAD_MEANS } from "../pure/words.js";
 import { fill, h, table } from "../ui/dom.js";
@@ -82,7 +82,7 @@ export class DeadLetters {
     const { bytes, isText } = rawBytes(letter.raw ?? "");
     const shown = this.hex || !isText ? hexDump(bytes) : letter.raw.slice(0, TEXT_SHOWN);
     return h("li", null,
-      h("p", { class: "row tight" }, h("strong", null, letter.reason), h("span", null, letter.origin), h("span", { class: "muted" }, `${letter.source}, ${byteText(bytes.length)}`), h("time", { class: "muted push nowrap", datetime: letter.time }, dateTime(parseTime(letter.time), prefs.utc, true))),
+      h("p", { class: "row tight" }, h("strong", null, letter.reason), h("span", null, letter.origin), h("span", { class: "muted" }, `${letter.source}, ${sizeText(bytes.length)}`), h("time", { class: "muted push nowrap", datetime: letter.time }, dateTime(parseTime(letter.time), prefs.utc, true))),
       h("p", { class: "small" }, letter.detail),
       h("pre", { tabindex: "0", "aria-label": `Bytes of the letter, ${this.hex || !isText ? "hexadecimal" : "as text"}` }, shown));
   }

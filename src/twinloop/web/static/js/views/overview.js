@@ -65,7 +65,7 @@ export function overviewView({ plant }) {
   };
   const draw = onFrame(() => {
     arrange();
-    say(banner, verdict([...plant.assets.values()]));
+    say(banner, verdict([...plant.assets.values()]), doubt(plant));
     figures.update();
     alarms.update();
     for (const place of sight.seen) tiles.get(place)?.update();
@@ -110,16 +110,26 @@ function group(health, tiles) {
     h("ul", { class: "tiles" }, tiles));
 }
 
+/** Which sensors are in doubt now, in a few words. @param {import("../plant.js").Plant} plant */
+function doubt(plant) {
+  const standing = plant.alarms.list(plant.now()).filter(({ severity, index }) => severity && plant.byIndex[index]);
+  if (!standing.length) return "no sensor in doubt";
+  const [first] = standing;
+  const named = `${plant.byIndex[first.index]?.tag} ${[...first.reasons].join(" ")}`;
+  return standing.length === 1 ? `in doubt: ${named}` : `${standing.length} sensors in doubt, first ${named}`;
+}
+
 /**
  * @param {HTMLElement} banner
  * @param {ReturnType<typeof verdict>} said
+ * @param {string} sensors
  */
-function say(banner, said) {
-  const key = JSON.stringify(said);
+function say(banner, said, sensors) {
+  const key = JSON.stringify([said, sensors]);
   if (banner.dataset.key === key) return;
   banner.dataset.key = key;
   banner.dataset.level = said.level;
-  fill(banner, icon(ICONS[said.level]), h("p", { id: "verdict-text", class: "said" }, said.text), h("p", { class: "detail" }, said.detail));
+  fill(banner, icon(ICONS[said.level]), h("p", { id: "verdict-text", class: "said" }, said.text), h("p", { class: "detail" }, said.detail), h("p", { class: "detail push" }, sensors));
 }
 
 /** The plant in figures: quiet until one of them is not as it should be. */
@@ -130,7 +140,7 @@ class Figures {
     /** @type {Map<string, {value: HTMLElement, note: HTMLElement, box: HTMLElement}>} */
     this.boxes = new Map();
     this.element = h("dl", { class: "figures", "aria-label": "The plant in figures" });
-    for (const name of ["Assets in sync", "Tags Good", "Uncertain", "Bad", "Samples", "Behind the plant", "Cycle p99", "Sources up"]) this.#box(name);
+    for (const name of ["In sync", "Tags Good", "Uncertain", "Bad", "Samples", "Behind", "Cycle p99", "Sources up"]) this.#box(name);
   }
 
   /** @param {string} name */
@@ -151,12 +161,12 @@ class Figures {
     const { cycles, sources = [] } = plant.pipeline ?? {};
     const up = sources.filter((/** @type {any} */ each) => isUp(each.link)).length;
     const known = Boolean(plant.pipeline);
-    this.#set("Assets in sync", count(well), ` of ${count(assets.length)}`, well < assets.length ? "warn" : "");
+    this.#set("In sync", count(well), ` of ${count(assets.length)} ${assets.length === 1 ? "asset" : "assets"}`, well < assets.length ? "warn" : "");
     this.#set("Tags Good", count(counts[0]), ` of ${count(plant.tags.length)}`, "");
     this.#set("Uncertain", count(counts[1]), "", counts[1] ? "warn" : "");
     this.#set("Bad", count(counts[2]), "", counts[2] ? "bad" : "");
     this.#set("Samples", known ? rate(cycles.samples_per_s) : "–", " /s", "");
-    this.#set("Behind the plant", known ? duration(cycles.lag_s) : "–", "", known && cycles.lag_s > 2 * cycles.period_s ? "warn" : "");
+    this.#set("Behind", known ? duration(cycles.lag_s) : "–", "", known && cycles.lag_s > 2 * cycles.period_s ? "warn" : "");
     this.#set("Cycle p99", known ? duration(cycles.p99_s) : "–", known ? ` of ${duration(cycles.period_s)}` : "", known && cycles.p99_s > cycles.period_s ? "warn" : "");
     this.#set("Sources up", known ? count(up) : "–", known ? ` of ${count(sources.length)}` : "", known && up < sources.length ? "bad" : "");
   }

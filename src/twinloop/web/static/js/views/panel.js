@@ -7,7 +7,7 @@ import { dateTime } from "../pure/time.js";
 import { columnsOf, extent, windowColumns } from "../pure/trend.js";
 import { reasonNames, unitText } from "../pure/words.js";
 import { Chart } from "../ui/chart.js";
-import { drawAhead, drawEvents, drawLimits, drawNow, drawPoints, drawShares } from "../ui/chartdraw.js";
+import { drawAhead, drawDoubtful, drawEvents, drawGood, drawLimits, drawNow, drawShares } from "../ui/chartdraw.js";
 import { fill, h, setText } from "../ui/dom.js";
 import { words } from "../ui/notice.js";
 import { reasonList, statusBadge } from "../ui/status.js";
@@ -22,7 +22,7 @@ import { valuesTable } from "./valuestable.js";
  * @property {import("../plant.js").Plant} plant
  * @property {{from: number, to: number}} span
  * @property {boolean} follows
- * @property {{time: number, level: number}[]} events
+ * @property {{time: number, level: number, subject: string}[]} events
  * @property {(from: number, to: number) => void} zoom
  * @property {(ms: number, done: boolean) => void} pan
  * @property {(factor: number) => void} scale zoom around the middle
@@ -139,11 +139,14 @@ export class Panel {
     const height = window.innerWidth < 640 ? 170 : 190;
     return new Chart(this.host, {
       height,
+      unit: unitText(this.what.unit),
+      isShare: this.isShare,
       sync: "asset",
       drawUnder: (u, context) => {
         drawNow(u, context, shared.plant.now());
         drawLimits(u, context, this.#limits());
-        drawEvents(u, context, shared.events);
+        drawEvents(u, context, this.#events());
+        drawGood(u, context, this.points);
       },
       drawOver: (u, context) => this.#drawOver(u, context),
       onZoom: shared.zoom,
@@ -158,10 +161,16 @@ export class Panel {
   #drawOver(u, context) {
     const { series } = this.what;
     if (series?.width) drawShares(u, context, series.windows, series.width.ms);
-    else if (series) drawPoints(u, context, this.points);
+    else if (series) drawDoubtful(u, context, this.points);
     const ahead = this.what.ahead();
     const last = ahead[ahead.length - 1];
     drawAhead(u, context, ahead, Boolean(last && last.due > this.shared.plant.now()));
+  }
+
+  /** Those of its own tag and of the asset as a whole. */
+  #events() {
+    const own = this.what.tag?.tag;
+    return this.shared.events.filter(({ subject }) => subject === own || !this.shared.plant.byName.has(subject));
   }
 
   #limits() {

@@ -70,7 +70,7 @@ function steps({ sources, logs, cycles, store }) {
     ["Sources", `${up} of ${sources.length} up`, up < sources.length ? 2 : 0],
     ["Log", received ? `offset ${count(received.last_offset)}` : "–", received && (received.dropped || received.thinned) ? 1 : 0],
     ["Fold", `${rate(cycles.samples_per_s)} samples/s, ${cycles.lag_s === null ? "–" : `${duration(cycles.lag_s)} behind`}`, late ? 1 : 0],
-    ["Store", store.lag_entries ? `${count(store.lag_entries)} entries waiting` : "up to date", store.lag_entries > 1000 ? 1 : 0],
+    ["Store", store.lag_entries ? `${count(store.lag_entries)} entries on their way` : "up to date", store.lag_entries > 1000 ? 1 : 0],
   ];
   return /** @type {[string, string, number][]} */ (all).map(([name, text, level]) =>
     h("li", null, level ? icon(level > 1 ? "bad" : "uncertain") : icon("check"), h("strong", null, name), h("span", { class: "live" }, text)));
@@ -105,7 +105,7 @@ function warned(value) {
 /** @param {HTMLElement} body @param {any} cycles */
 function drawCycles(body, cycles) {
   const facts = [
-    ["Period", duration(cycles.period_s)], ["Half take", duration(cycles.p50_s)], ["99 % take", duration(cycles.p99_s)],
+    ["Period", duration(cycles.period_s)], ["Half done in", duration(cycles.p50_s)], ["99 % done in", duration(cycles.p99_s)],
     ["Late by (99 %)", duration(cycles.jitter_p99_s)], ["Cycles", count(cycles.cycles)], ["Missed", count(cycles.missed)],
   ];
   const buckets = cycles.histogram ?? [];
@@ -122,7 +122,7 @@ function drawCycles(body, cycles) {
 
 /** @param {any} store */
 function storeFacts(store) {
-  return factList([["Type", store.type], ["Entries it does not have yet", count(store.lag_entries)], ["Samples it refused", store.refused ? warned(store.refused) : count(store.refused)]]);
+  return factList([["Type", store.type], ["Entries it does not have yet", count(store.lag_entries)], ["Takes what it is given", store.refused ? h("span", null, icon("bad"), " no, it refuses") : "yes"]]);
 }
 
 /** @param {any} totals */

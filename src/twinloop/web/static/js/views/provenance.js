@@ -2,8 +2,8 @@
 
 import { get } from "../net/api.js";
 import { prefs } from "../prefs.js";
-import { decimalsFor, number, quantity } from "../pure/format.js";
-import { dateTime, isoTime, parseTime } from "../pure/time.js";
+import { decimalsFor, duration, number, quantity } from "../pure/format.js";
+import { dateTime, isoTime, parseTime, zoneName } from "../pure/time.js";
 import { SEVERITIES, reasonsOf, severityOf, unitText } from "../pure/words.js";
 import { fill, h, table } from "../ui/dom.js";
 import { errorNotice, loadingNotice, wasCalledOff } from "../ui/notice.js";
@@ -69,39 +69,46 @@ export class Provenance {
     const info = this.plant.byName.get(tag);
     const decimals = decimalsFor(info?.noise);
     const fine = Number.isNaN(decimals) ? NaN : decimals + 1;
-    const { sample } = said;
-    const unit = sample.unit ?? info?.unit;
-    const severity = severityOf(sample.status);
+    const unit = said.unit ?? info?.unit;
+    const { noise, gain, innovation } = said.filter ?? {};
+    const why = said.why ?? [];
     return [
-      h("p", { class: "number" }, h("span", { class: "value" }, quantity(sample.value, unit, decimals)), " ", statusBadge(severity)),
+      h("p", { class: "number" }, h("span", { class: "value" }, quantity(said.value, unit, decimals)), " ", statusBadge(severityOf(said.status))),
       facts([
-        ["Time", `${dateTime(parseTime(sample.time), prefs.utc, true)}${prefs.utc ? " UTC" : ""}`],
-        ["Exactly", sample.time],
-        ["Status", [said.status_name, said.status_code].filter((each) => each !== null && each !== undefined).map(codeText).join(" ")],
+        ["Time", `${dateTime(parseTime(said.time), prefs.utc, true)} ${zoneName(prefs.utc, parseTime(said.time))}`],
+        ["Exactly", said.time],
+        ["Came in", lateness(said)],
+        ["Status", `${said.status_code.name} (0x${said.status_code.number.toString(16).toUpperCase().padStart(8, "0")})`],
       ]),
-      h("h3", null, said.reasons?.length ? "Checks that fired" : "No check fired"),
-      said.reasons?.length ? h("ul", { class: "checks" }, said.reasons.map(check)) : h("p", { class: "muted small" }, "It passed range, rate, spike, z-score and all other checks the plant file sets."),
+      h("h3", null, why.length ? "Checks that fired" : "No check fired"),
+      why.length ? h("ul", { class: "checks" }, why.map(check)) : h("p", { class: "muted small" }, "It passed every check that the plant file sets for its tag."),
       h("h3", null, "What the filter made of it"),
       facts([
-        ["Estimate", Number.isFinite(sample.estimate ?? NaN) ? `${quantity(sample.estimate, unit, fine)} ±${number(2 * sample.estimate_std, fine)} (2 sd)` : "none"],
-        ["Sensor noise", quantity(said.noise, unit)],
-        ["Innovation", said.innovation === null || said.innovation === undefined ? "cannot be told" : `${quantity(said.innovation, unit)} off what was expected`],
-        ["Gain", said.gain === null || said.gain === undefined ? "cannot be told" : `${number(said.gain, 3)}: the share of the innovation it took`],
+        ["Estimate", isNumber(said.estimate) ? `${quantity(said.estimate, unit, fine)} ±${number(2 * said.estimate_std, fine)} (2 sd)` : "none"],
+        ["Sensor noise", isNumber(noise) ? quantity(noise, unit) : "not in the plant file"],
+        ["Innovation", isNumber(innovation) ? `${quantity(innovation, unit)} from what was expected` : "not known: it did not enter the estimate"],
+        ["Gain", isNumber(gain) ? `${number(gain)}, the share of the innovation that was taken over` : "not known"],
       ]),
       h("h3", null, "Made by"),
       facts([
-        ["Model", said.model ? `${said.model}${said.model_version ? ` ${said.model_version}` : ""}` : "no model"],
-        ["twinloop", said.version],
-        ["Log offset", said.offset],
+        ["Model", said.model?.name || "none"],
+        ["twinloop", said.model?.version],
+        ["Log", said.log ? `${said.log.name}, offset ${said.log.offset}` : null],
       ]),
       before(said.before ?? [], unit, decimals),
     ];
   }
 }
 
-/** @param {any} code */
-function codeText(code) {
-  return typeof code === "number" ? `0x${code.toString(16).toUpperCase().padStart(8, "0")}` : String(code);
+/** @param {any} value */
+function isNumber(value) {
+  return typeof value === "number" && Number.isFinite(value);
+}
+
+/** How long after its own time a sample came. @param {any} said */
+function lateness(said) {
+  const ms = parseTime(said.arrival) - parseTime(said.time);
+  return Number.isFinite(ms) ? `${duration(Math.abs(ms) / 1000)} ${ms < 0 ? "before" : "after"} its time` : null;
 }
 
 /** @param {[string, any][]} rows */
@@ -112,7 +119,7 @@ function facts(rows) {
 
 /** @param {any} reason */
 function check(reason) {
-  return h("li", null, h("strong", null, reason.reason ?? reason.name), reason.rule ? h("code", null, ` ${reason.rule}`) : null, h("p", { class: "small" }, reason.why ?? ""));
+  return h("li", null, h("strong", null, reason.reason), reason.rule ? h("code", null, ` ${reason.rule}`) : null, h("p", { class: "small" }, reason.sentence));
 }
 
 /**
@@ -123,7 +130,7 @@ function check(reason) {
 function before(samples, unit, decimals) {
   if (!samples.length) return h("p", { class: "muted small" }, "It is the first sample of its tag.");
   const shown = unitText(unit);
-  const rows = [...samples].reverse().map((each) => [
+  const rows = samples.map((each) => [
     dateTime(parseTime(each.time), prefs.utc, true).slice(11), number(each.value, decimals),
     [SEVERITIES[severityOf(each.status)], ...reasonsOf(each.reasons ?? "")].join(" ")]);
   return h("details", { class: "small" }, h("summary", null, `The ${samples.length} samples before`),

@@ -11,13 +11,17 @@ import { Heatmap } from "../ui/heatmap.js";
 import { errorNotice, loadingNotice, wasCalledOff } from "../ui/notice.js";
 import { reasonList, statusBadge } from "../ui/status.js";
 
-/** Ranges: name, label, its length and the width of a column, ms, and that width for the server. @type {[string, string, number, number, string][]} */
+/**
+ * Ranges: label, length in ms, minutes of a column, and of one where there is little room.
+ * @type {[string, number, number, number][]}
+ */
 const RANGES = [
-  ["1h", "1 h", 3_600_000, 60_000, "1m"],
-  ["6h", "6 h", 6 * 3_600_000, 300_000, "5m"],
-  ["24h", "24 h", 86_400_000, 1_200_000, "20m"],
-  ["7d", "7 d", 7 * 86_400_000, 7_200_000, "2h"],
+  ["1 h", 3_600_000, 1, 2],
+  ["6 h", 6 * 3_600_000, 5, 12],
+  ["24 h", 86_400_000, 20, 60],
+  ["7 d", 7 * 86_400_000, 120, 360],
 ];
+const MINUTE_MS = 60_000;
 const MAP_EVERY_MS = 15_000;
 const TROUBLE_EVERY_MS = 5000;
 const LISTED = 50;
@@ -37,7 +41,7 @@ class QualityPage {
     this.plant = plant;
     this.go = go;
     this.range = RANGES[0];
-    this.grid = new Grid(this.range[3]);
+    this.grid = new Grid(MINUTE_MS);
     this.worstFirst = true;
     this.asking = new AbortController();
     this.all = false;
@@ -56,12 +60,12 @@ class QualityPage {
     this.offs = [prefs.listen(() => this.#repaint())];
     this.timers = [window.setInterval(() => this.#readMap(), MAP_EVERY_MS), window.setInterval(() => this.#readTrouble(), TROUBLE_EVERY_MS)];
     fill(this.list, loadingNotice("Counting …"));
-    this.#setRange(this.range);
+    requestAnimationFrame(() => this.#setRange(this.range)); // its width is known then
     this.#readTrouble();
   }
 
   #mapCard() {
-    this.buttons = RANGES.map((range) => h("button", { type: "button", "aria-pressed": "false", on: { click: () => this.#setRange(range) } }, range[1]));
+    this.buttons = RANGES.map((range) => h("button", { type: "button", "aria-pressed": "false", on: { click: () => this.#setRange(range) } }, range[0]));
     this.search = h("input", { type: "search", placeholder: "Tag", "aria-label": "Search tags", on: { input: () => this.#show() } });
     const order = h("button", { type: "button", "aria-pressed": "true", on: { click: () => {
       this.worstFirst = !this.worstFirst;
@@ -80,7 +84,7 @@ class QualityPage {
   /** @param {typeof RANGES[number]} range */
   #setRange(range) {
     this.range = range;
-    this.grid = new Grid(range[3]);
+    this.grid = new Grid(MINUTE_MS * (this.map.isNarrow ? range[3] : range[2]));
     RANGES.forEach((each, k) => this.buttons?.[k].setAttribute("aria-pressed", String(each === range)));
     this.asking.abort();
     this.asking = new AbortController();
@@ -92,14 +96,15 @@ class QualityPage {
   /** The whole range once; then only its end, which is still growing. */
   async #readMap() {
     if (document.hidden) return;
-    const [, , length, width, every] = this.range;
+    const [, length] = this.range;
     const { signal } = this.asking;
     const { grid } = this;
+    const { width } = grid;
     const now = this.plant.now();
     const first = Math.floor((now - length) / width) * width + width;
     const start = Number.isNaN(grid.newest) ? first : Math.max(first, grid.newest - width);
     try {
-      const { rows: found } = await rows("/quality", { start: isoTime(start), end: isoTime(now + 1000), every, limit: 100_000 }, { signal, most: 500_000 });
+      const { rows: found } = await rows("/quality", { start: isoTime(start), end: isoTime(now + 1000), every: `${width / MINUTE_MS}m`, limit: 100_000 }, { signal, most: 500_000 });
       if (signal.aborted) return;
       grid.take(found);
       grid.settle(first);
@@ -112,7 +117,8 @@ class QualityPage {
   }
 
   #show() {
-    const [, , length, width] = this.range;
+    const [, length] = this.range;
+    const { width } = this.grid;
     const from = Math.floor((this.plant.now() - length) / width) * width + width;
     this.shown = this.grid.rows(this.plant.tags.map(({ tag }) => tag), this.search?.value ?? "", this.worstFirst);
     this.map.set(this.shown, from, width, Math.round(length / width));
@@ -127,7 +133,7 @@ class QualityPage {
   #chosen(row, time, byKey) {
     const cell = row.cells.get(time);
     const now = this.plant.now();
-    const when = `${nearTime(time, now, prefs.utc)} to ${nearTime(time + this.range[3], now, prefs.utc)}`;
+    const when = `${nearTime(time, now, prefs.utc)} to ${nearTime(time + this.grid.width, now, prefs.utc)}`;
     const what = cell ? `${count(cell.count)} samples: ${share(cell.good, cell.count)} Good, ${share(cell.uncertain, cell.count)} Uncertain, ${share(cell.bad, cell.count)} Bad` : "no samples";
     const text = `${row.tag}, ${when}: ${what}`;
     setText(this.said, text);
@@ -138,8 +144,8 @@ class QualityPage {
   #opened(row, time) {
     const tag = this.plant.byName.get(row.tag);
     if (!tag) return;
-    const air = this.range[3] / 2;
-    const query = new URLSearchParams({ tag: tag.tag, from: isoTime(time - air), to: isoTime(time + this.range[3] + air) });
+    const air = this.grid.width / 2;
+    const query = new URLSearchParams({ tag: tag.tag, from: isoTime(time - air), to: isoTime(time + this.grid.width + air) });
     this.go(`#/asset/${encodeURIComponent(tag.asset)}?${query}`);
   }
 
@@ -147,7 +153,7 @@ class QualityPage {
     if (!this.tableBehind.open) return;
     const cells = (this.shown ?? []).slice(0, 200).map(({ tag, sum }) => [tag, count(sum.count), share(sum.good, sum.count), share(sum.uncertain, sum.count), share(sum.bad, sum.count)]);
     const head = ["Samples", "Good", "Uncertain", "Bad"].map((label) => ({ label, numeric: true }));
-    fill(this.tableBehind, this.tableBehind.firstChild, table(`Quality by tag, the last ${this.range[1]}`, [{ label: "Tag" }, ...head], cells));
+    fill(this.tableBehind, this.tableBehind.firstChild, table(`Quality by tag, the last ${this.range[0]}`, [{ label: "Tag" }, ...head], cells));
   }
 
   async #readTrouble() {

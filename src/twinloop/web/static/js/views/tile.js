@@ -1,9 +1,9 @@
 /** One asset on the overview: health, conversion, temperature with band, the tag that is worst. */
 
-import { rows } from "../net/api.js";
+import { get } from "../net/api.js";
 import { healthOf, predictionOf } from "../pure/assets.js";
 import { decimalsFor, duration, number, percent, quantity } from "../pure/format.js";
-import { parseTime } from "../pure/time.js";
+import { pointOf, windowOf } from "../pure/trend.js";
 import { HEALTH_WORDS, SEVERITIES, reasonNames, unitText } from "../pure/words.js";
 import { h, setAttr, setText } from "../ui/dom.js";
 import { healthIcon, severityIcon } from "../ui/icons.js";
@@ -11,6 +11,9 @@ import { drawSpark } from "../ui/spark.js";
 
 /** @typedef {import("../pure/assets.js").Asset} Asset */
 /** @typedef {import("../plant.js").Plant} Plant */
+
+/** Where a tag has more samples in four minutes, means are enough for a sparkline. */
+const MOST_SAMPLES = 600;
 
 /** Questions for the past of sparklines, a few at a time. */
 const asking = { now: 0, most: 3, /** @type {(() => void)[]} */ waiting: [] };
@@ -115,21 +118,35 @@ export class Tile {
     else this.worst.replaceChildren(severityIcon(severity), ` ${worst.name} `, h("span", { class: "muted" }, `${SEVERITIES[severity]} ${names}`));
   }
 
-  /** A page just opened has no past: the stored minutes have. */
+  /** A page just opened has no past: the store has. */
   #fetchPast() {
     const tag = this.asset.shown;
     const { sparks } = this.plant.columns;
     if (!tag || !sparks.isYoung(tag.index)) return;
     queue(async () => {
       try {
-        const { rows: windows } = await rows("/window", { tag: tag.tag, every: "2s", start: "-4m", uncertain_as_good: true }, { most: 200 });
-        const points = windows.filter(({ mean }) => mean !== null).map((each) => ({ time: parseTime(each.time), value: each.mean }));
-        sparks.backfill(tag.index, points);
+        sparks.backfill(tag.index, await past(tag.tag));
       } catch {
         // The line then begins now.
       }
     });
   }
+}
+
+/**
+ * The last four minutes of a tag: samples, or means where there are many.
+ *
+ * @param {string} tag
+ */
+async function past(tag) {
+  const { body, next } = await get("/range", { tag, start: "-4m", limit: MOST_SAMPLES });
+  if (!next) {
+    return body.map(pointOf).map((/** @type {import("../pure/trend.js").Point} */ { time, value, estimate, std, severity }) => (
+      { time, value: Number.isFinite(estimate) ? estimate : value, std, severity }));
+  }
+  const { body: windows } = await get("/window", { tag, every: "2s", start: "-4m" });
+  return windows.map(windowOf).map((/** @type {import("../pure/trend.js").Window} */ { time, mean, good }) => (
+    { time, value: mean, std: NaN, severity: good < 1 ? 1 : 0 }));
 }
 
 /** @param {() => Promise<void>} ask */

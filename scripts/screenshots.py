@@ -1,0 +1,136 @@
+"""Picture the pages of a running demo, faults under way, for README and docs.
+
+python scripts/screenshots.py docs/screens
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from urllib.error import URLError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from playwright.sync_api import Browser, Page
+from support.browser import browser
+from support.services import free_port
+
+REACTORS: Final = 6
+LATE_S: Final = 150.0
+"""By then each kind of fault has happened to some reactor, and predictions have come due."""
+LARGEST: Final = 200_000
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture: of which page, how wide, light or dark."""
+
+    name: str
+    address: str
+    scheme: Literal["light", "dark"] = "light"
+    width: int = 1440
+    height: int = 900
+
+
+SHOTS: Final = (
+    Shot("overview", "#/"),
+    Shot("overview-dark", "#/", "dark"),
+    Shot("asset", "#/asset/R101"),
+    Shot("asset-dark", "#/asset/R101", "dark"),
+    Shot("quality", "#/quality"),
+    Shot("pipeline", "#/pipeline"),
+    Shot("phone", "#/", width=390, height=844),
+    Shot("phone-asset", "#/asset/R101", "dark", width=390, height=844),
+)
+
+
+@contextmanager
+def demo() -> Iterator[str]:
+    """The address of a demo that has run for a while."""
+    port = free_port()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(
+            [sys.executable, "-m", "twinloop", "demo", "--reactors", str(REACTORS), "--port", str(port)],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+        ) as process,
+    ):
+        try:
+            url = f"http://127.0.0.1:{port}/"
+            while not is_ready(url):
+                if process.poll() is not None:
+                    raise SystemExit("the demo ended by itself")
+                time.sleep(0.5)
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+def is_ready(url: str) -> bool:
+    """Whether the twin runs."""
+    try:
+        with urllib.request.urlopen(f"{url}readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except URLError:
+        return False
+
+
+def shoot(running: Browser, url: str, shot: Shot, folder: Path) -> None:
+    """One picture, when the page has what it shows."""
+    context = running.new_context(
+        viewport={"width": shot.width, "height": shot.height},
+        color_scheme=shot.scheme,
+        device_scale_factor=2 if shot.width < 600 else 1,
+        timezone_id="UTC",
+    )
+    page = context.new_page()
+    page.goto(f"{url}{shot.address}")
+    page.locator("#connection", has_text="Live").wait_for()
+    settle(page)
+    path = folder / f"{shot.name}.png"
+    path.write_bytes(fewer_colours(page.screenshot()))
+    size = path.stat().st_size
+    sys.stdout.write(f"{path}: {size / 1000:.0f} kB\n")
+    if size > LARGEST:
+        raise SystemExit(f"{path} is larger than {LARGEST / 1000:.0f} kB")
+    context.close()
+
+
+def settle(page: Page) -> None:
+    """Wait until history has been read and drawn."""
+    page.wait_for_timeout(4000)
+
+
+def fewer_colours(png: bytes) -> bytes:
+    """The picture with 256 colours: a third of the bytes, and nobody sees it."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        out = io.BytesIO()
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    return min(png, out.getvalue(), key=len)
+
+
+def main(folder: Path) -> None:
+    """All pictures into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with demo() as url, browser() as running:
+        time.sleep(LATE_S)
+        for shot in SHOTS:
+            shoot(running, url, shot, folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
