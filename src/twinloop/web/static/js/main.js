@@ -23,6 +23,7 @@ need("skip").addEventListener("click", (event) => {
   main.focus();
 });
 plant.on("phase", () => {
+  title();
   if (plant.phase === "waiting") whyLost();
 });
 plant.on("plant", () => {
@@ -96,11 +97,15 @@ function show(moved) {
   leave();
   route = found.route;
   view = found.route.view(context);
-  document.title = `${view.title} · ${plant.name || "twinloop"}`;
+  title();
   fill(main, view.element);
   header.mark(route.path);
   if (moved) window.scrollTo(0, 0);
   if (moved) /** @type {HTMLElement | null} */ (main.querySelector("h1"))?.focus({ preventScroll: true });
+}
+
+function title() {
+  document.title = [view?.title, plant.name, "twinloop"].filter(Boolean).join(" · ");
 }
 
 function leave() {

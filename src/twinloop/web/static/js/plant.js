@@ -206,6 +206,7 @@ export class Plant {
     } catch {
       this.live?.again();
     }
+    /** @type {import("./pure/frame.js").Frame[]} */
     const held = this.held ?? [];
     this.held = null;
     for (const frame of held) this.#frame(frame);

@@ -40,6 +40,7 @@ export class Live {
     this.handlers = handlers;
     this.attempt = 0;
     this.heardAt = NaN;
+    this.openedAt = NaN;
     this.closed = false;
     /** @type {WebSocket | null} */
     this.socket = null;

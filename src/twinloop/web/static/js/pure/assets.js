@@ -50,6 +50,7 @@ import { HEALTH_ORDER, healthRank } from "./words.js";
  * @property {Snapshot | null} snapshot
  */
 
+const natural = new Intl.Collator("en", { numeric: true });
 const TEMPERATURES = new Set(["degC", "degF", "K", "°C"]);
 
 /**
@@ -98,7 +99,7 @@ export function healthOf(asset) {
  * @param {string} b
  */
 export function byName(a, b) {
-  return a.localeCompare(b, "en", { numeric: true });
+  return natural.compare(a, b);
 }
 
 /**

@@ -110,6 +110,7 @@ export function bytes(value) {
  * Seconds as people say them: 3.2 ms, 0.45 s, 12 s, 3 min 20 s, 2 h 5 min, 4 d 3 h.
  *
  * @param {number | null | undefined} seconds
+ * @returns {string}
  */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return NONE;

@@ -57,6 +57,10 @@ export function asked(query, parse) {
   if (to > from) return { span: sensible(from, to), follows: false };
   const at = parse(query.get("at") ?? "");
   if (Number.isFinite(at)) return { span: { from: at - 120_000, to: at + 60_000 }, follows: false };
-  const range = RANGES.find(([name]) => name === query.get("range")) ?? RANGES[0];
-  return { size: range[2], follows: true };
+  return { size: rangeSize(query.get("range")), follows: true };
+}
+
+/** The length of a range by its name, ms; that of the shortest for another. @param {string | null} name */
+export function rangeSize(name) {
+  return (RANGES.find((range) => range[0] === name) ?? RANGES[0])[2];
 }

@@ -29,6 +29,7 @@ export function startHeader(plant) {
     marked = path;
     for (const { route, link } of links) {
       link.setAttribute("href", route.link(plant));
+      link.hidden = link.getAttribute("href")?.endsWith("/") === true && route.path !== "/"; // no asset to lead to
       if (route.path === marked) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
@@ -76,12 +77,13 @@ function connection(plant) {
   let told = "";
   return () => {
     setText(need("plant-name"), plant.name);
+    need("logout").hidden = !plant.hello?.login;
     const now = says(plant);
     document.body.dataset.stale = String(!plant.isFresh);
     if (now.kind !== kind) {
       kind = now.kind;
       badge.className = `badge ${now.level}`;
-      fill(badge, icon(now.level === "good" ? "good" : now.level), h("span", null, now.text));
+      fill(badge, icon(now.level), now.kind === "login" ? h("a", { href: "login" }, now.text) : h("span", null, now.text));
     } else {
       setText(/** @type {Node} */ (badge.lastChild), now.text);
     }

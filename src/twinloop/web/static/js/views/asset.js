@@ -2,7 +2,7 @@
 
 import { prefs } from "../prefs.js";
 import { byName } from "../pure/assets.js";
-import { asked, following, sensible } from "../pure/span.js";
+import { asked, following, rangeSize, sensible } from "../pure/span.js";
 import { isoTime, parseTime } from "../pure/time.js";
 import { unitText } from "../pure/words.js";
 import { fill, h } from "../ui/dom.js";
@@ -152,7 +152,7 @@ class AssetPage {
     this.wanted = query.get("tag") ?? "";
     if (wanted.follows) this.#follow(wanted.size);
     else {
-      this.size = this.size || asked(new URLSearchParams(), parseTime).size || 300_000;
+      this.size = this.size || rangeSize(null);
       this.#stand(wanted.span.from, wanted.span.to);
     }
     if (this.wanted) this.#scrollTo(this.wanted);

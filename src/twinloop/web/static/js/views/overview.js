@@ -43,8 +43,11 @@ export function overviewView({ plant }) {
   /** @type {Map<Element, Tile>} */
   let tiles = new Map();
   let arrangement = "";
+  let isDue = true;
 
   const arrange = () => {
+    if (!isDue) return;
+    isDue = false;
     const found = grouped(plant.assets.values(), search.value);
     const key = JSON.stringify(found.map(({ health, assets }) => [health, assets.map(({ name }) => name)]));
     if (key === arrangement) return;
@@ -73,7 +76,10 @@ export function overviewView({ plant }) {
   const often = throttled(draw, EVERY_MS);
   const offs = [
     plant.on("frame", often),
-    plant.on("snapshots", often),
+    plant.on("snapshots", () => {
+      isDue = true;
+      often();
+    }),
     plant.on("pipeline", often),
     plant.on("events", () => events.update()),
     prefs.listen(() => {
@@ -82,7 +88,10 @@ export function overviewView({ plant }) {
     }),
   ];
   const ageing = window.setInterval(often, 1000);
-  search.addEventListener("input", draw);
+  search.addEventListener("input", () => {
+    isDue = true;
+    draw();
+  });
   arrange();
   events.update();
   draw();

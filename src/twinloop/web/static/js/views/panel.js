@@ -176,6 +176,7 @@ export class Panel {
   #limits() {
     const { tag } = this.what;
     if (!tag) return [];
+    /** @type {import("../ui/chartdraw.js").Limit[]} */
     const limits = [];
     const push = (/** @type {number | null} */ value, /** @type {string} */ word, /** @type {boolean} */ hard) => {
       if (value !== null && Number.isFinite(value)) limits.push({ value, label: `${word} ${quantity(value, tag.unit)}`, hard });
@@ -232,7 +233,7 @@ export class Panel {
     if (!series) return this.what.ahead().length ? "" : "No predictions in this span.";
     if (series.error) {
       const { title, detail } = words(series.error);
-      return `${title}. ${detail} Reset or another range asks again.`;
+      return `${title}. ${detail} It is asked again by itself.`;
     }
     if (series.width) return `Too many samples to draw one by one: means over ${windowWords(series.width.text)} with their minimum and maximum; bars at the foot: share not Good. Zoom in for single samples.`;
     if (series.loading && !this.points.length) return "Reading history …";

@@ -11,6 +11,8 @@ export const MOST_POINTS = 5000;
 const WINDOWS = 700;
 /** History is asked for again when the live samples alone have made a trend this much longer, ms. */
 const RECHECK_MS = 20_000;
+/** After a failure, so long is waited before history is asked for again, ms. */
+const AGAIN_MS = 3000;
 
 /** @typedef {{from: number, to: number}} Span */
 
@@ -89,9 +91,11 @@ export class TagSeries {
    * @param {boolean} follows
    */
   #has(span, width, follows) {
-    if (this.error || width?.ms !== this.width?.ms) return false;
+    const since = performance.now() - this.askedAt;
+    if (this.error) return since < AGAIN_MS;
+    if (width?.ms !== this.width?.ms) return false;
     const recheck = width ? Math.max(width.ms, 2000) : RECHECK_MS;
-    const young = follows && performance.now() - this.askedAt < recheck;
+    const young = follows && since < recheck;
     const now = this.plant.now();
     return this.have.from <= span.from + 1 && (young || this.have.to >= Math.min(span.to, now) - 1);
   }
@@ -135,8 +139,10 @@ export class TagSeries {
     const { columns, hello } = this.plant;
     const { index } = this.tag;
     const time = columns.time[index];
-    if (!Number.isFinite(time) || time === this.heard) return false;
+    // A trend nobody has looked at keeps nothing: its history is read when somebody does.
+    if (!Number.isFinite(time) || time === this.heard || Number.isNaN(this.have.from)) return false;
     this.heard = time;
+    if (this.points.all.length > 4 * MOST_POINTS) this.points.all.splice(0, 2 * MOST_POINTS);
     const status = columns.status[index];
     const names = hello?.reasons ?? {};
     this.points.add({

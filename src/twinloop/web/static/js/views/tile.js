@@ -16,7 +16,8 @@ import { drawSpark } from "../ui/spark.js";
 const MOST_SAMPLES = 600;
 
 /** Questions for the past of sparklines, a few at a time. */
-const asking = { now: 0, most: 3, /** @type {(() => void)[]} */ waiting: [] };
+/** @type {{now: number, most: number, waiting: (() => void)[]}} */
+const asking = { now: 0, most: 3, waiting: [] };
 
 /** A tile; it is only as full as its place in sight asks for. */
 export class Tile {
