@@ -50,7 +50,7 @@ bench-store: $(VENV)/.dev
 
 screenshots: $(VENV)/.dev
 	sh scripts/services.sh $(VENV)
-	$(BIN)/python scripts/screenshots.py docs/screens
+	PYTHONPATH=tests $(BIN)/python scripts/screenshots.py docs/screens
 
 # The locks carry hashes and no registry's address.
 lock: $(VENV)/.dev

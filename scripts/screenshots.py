@@ -1,29 +1,22 @@
 """Picture the pages of a running demo, faults under way, for README and docs.
 
-python scripts/screenshots.py docs/screens
+PYTHONPATH=tests python scripts/screenshots.py docs/screens
 """
 
 from __future__ import annotations
 
 import io
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
-from urllib.error import URLError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from playwright.sync_api import Browser, Page
+
 from support.browser import browser
-from support.services import free_port
+from support.demo import running_demo
 
 REACTORS: Final = 6
 LATE_S: Final = 150.0
@@ -52,39 +45,6 @@ SHOTS: Final = (
     Shot("phone", "#/", width=390, height=844),
     Shot("phone-asset", "#/asset/R101", "dark", width=390, height=844),
 )
-
-
-@contextmanager
-def demo() -> Iterator[str]:
-    """The address of a demo that has run for a while."""
-    port = free_port()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(
-            [sys.executable, "-m", "twinloop", "demo", "--reactors", str(REACTORS), "--port", str(port)],
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-        ) as process,
-    ):
-        try:
-            url = f"http://127.0.0.1:{port}/"
-            while not is_ready(url):
-                if process.poll() is not None:
-                    raise SystemExit("the demo ended by itself")
-                time.sleep(0.5)
-            yield url
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
-
-
-def is_ready(url: str) -> bool:
-    """Whether the twin runs."""
-    try:
-        with urllib.request.urlopen(f"{url}readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except URLError:
-        return False
 
 
 def shoot(running: Browser, url: str, shot: Shot, folder: Path) -> None:
@@ -126,7 +86,11 @@ def fewer_colours(png: bytes) -> bytes:
 def main(folder: Path) -> None:
     """All pictures into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with demo() as url, browser() as running:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        running_demo(Path(place), "--reactors", str(REACTORS)) as url,
+        browser() as running,
+    ):
         time.sleep(LATE_S)
         for shot in SHOTS:
             shoot(running, url, shot, folder)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.error import HTTPError, URLError
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from support.axe import serious_findings
 from support.browser import browser
+from support.demo import is_ready, running_demo
 from support.services import free_port
 from support.twin import Run, command, eventually, running
 
@@ -29,31 +25,11 @@ PHONE_PX = 390
 VERDICTS = re.compile("plant|twin", re.IGNORECASE)
 
 
-def is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (URLError, HTTPError, TimeoutError, ConnectionError):
-        return False
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running demo."""
-    port = free_port()
-    with subprocess.Popen(
-        [sys.executable, "-m", "twinloop", "demo", "--port", str(port)],
-        cwd=tmp_path_factory.mktemp("demo"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        url = f"http://127.0.0.1:{port}/"
-        try:
-            eventually(lambda: is_ready(url), bool, within_s=90)
-            yield url
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+    with running_demo(tmp_path_factory.mktemp("demo")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -224,9 +200,7 @@ web: {{host: 127.0.0.1, port: {port}}}
 def history(path: Path) -> None:
     """A minute of one tag, up to now."""
     now = datetime.now(UTC)
-    lines = [
-        f"{(now - timedelta(seconds=60 - k)).isoformat()},T1.level,{3 + k / 100:.2f}" for k in range(60)
-    ]
+    lines = [f"{(now - timedelta(seconds=60 - k)).isoformat()},T1.level,{3 + k / 100:.2f}" for k in range(60)]
     path.write_text("\n".join(["time,tag,value", *lines]) + "\n")
 
 

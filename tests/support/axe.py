@@ -22,7 +22,7 @@ def install() -> Path:
 
 
 def serious_findings(page: Any) -> list[str]:
-    """Serious and critical findings on a page of playwright's, one a line, as WCAG 2.2 A and AA and good practice have it."""
+    """Serious and critical findings on a page of playwright's, one a line; by WCAG and by good practice."""
     # Evaluated, not added as a script: the page's policy takes none but its own.
     page.evaluate(install().read_text(encoding="utf-8"))
     found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")

@@ -15,7 +15,7 @@ _TIMEOUT_S = 300
 
 
 def installed(source: Path, what: str) -> Path:
-    """The folder with the packages of `source/package.json`; installed at the first use. Skips where that cannot be.
+    """The folder with the packages of `source/package.json`, installed at the first use; else skips.
 
     Args:
         source: its name is that of the folder in `.services/`.

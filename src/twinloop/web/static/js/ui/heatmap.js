@@ -71,7 +71,7 @@ export class Heatmap {
   }
 
   get #labels() {
-    return this.isNarrow ? 138 : 190;
+    return this.isNarrow ? 152 : 190;
   }
 
   #draw() {

@@ -81,7 +81,7 @@ function sourceTable(sources) {
   if (!sources.length) return h("p", { class: "empty" }, "The plant file names no sources.");
   const cells = sources.map((each) => [
     each.name,
-    h("span", null, isUp(each.link) ? icon("check") : icon("bad"), ` ${LINKS[each.link] ?? each.link}`),
+    h("span", { class: "nowrap" }, isUp(each.link) ? icon("check") : icon("bad"), ` ${LINKS[each.link] ?? each.link}`),
     duration(each.data_age_s), rate(each.samples_per_s), count(each.samples), count(each.dead_letters), count(each.attempts)]);
   const head = ["Data age", "Samples/s", "Samples", "Dead letters", "Connects"].map((label) => ({ label, numeric: true }));
   const problems = sources.filter(({ problem }) => problem).map(({ name, problem }) => h("p", { class: "notice error small" }, h("strong", null, name), problem));
