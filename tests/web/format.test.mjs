@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { age, bytes, count, decimalsFor, duration, number, percent, quantity, rate, share } from "../../src/twinloop/web/static/js/pure/format.js";
+import { age, bytes, count, decimalsFor, duration, number, percent, quantity, rate, share, stepDecimals } from "../../src/twinloop/web/static/js/pure/format.js";
 import { axisLabels, clock, dateTime, fromInput, isoTime, parseTime, toInput, zoneName } from "../../src/twinloop/web/static/js/pure/time.js";
 import { stateName, reasonNames, severityOf, unitText } from "../../src/twinloop/web/static/js/pure/words.js";
 import { cellQuality, strength, valueRange, windowFor } from "../../src/twinloop/web/static/js/pure/scales.js";
@@ -15,6 +15,10 @@ test("a number has the digits its sensor's noise deserves", () => {
   assert.equal(number(12345.6, decimalsFor(30)), "12346");
   assert.ok(Number.isNaN(decimalsFor(null)));
   assert.ok(Number.isNaN(decimalsFor(0)));
+});
+
+test("neighbouring labels of an axis differ", () => {
+  assert.deepEqual([5, 2.5, 0.25, 0.1, 1e-3, 2e-7].map(stepDecimals), [0, 1, 2, 1, 3, 7]);
 });
 
 test("without a noise there are four significant digits, and none where there is no number", () => {

@@ -16,6 +16,19 @@ export function decimalsFor(resolution) {
 }
 
 /**
+ * The decimals that a step needs to be told from the next one: 0 for 5, 1 for 2.5.
+ *
+ * @param {number} step
+ */
+export function stepDecimals(step) {
+  for (let decimals = 0; decimals < 8; decimals += 1) {
+    const scaled = step * 10 ** decimals;
+    if (Math.abs(scaled - Math.round(scaled)) < 1e-6 * Math.max(1, scaled)) return decimals;
+  }
+  return 8;
+}
+
+/**
  * A number with so many decimals, or four significant digits where they are not known.
  *
  * @param {number | null | undefined} value

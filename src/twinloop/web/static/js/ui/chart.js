@@ -1,7 +1,7 @@
 /** A time chart: uPlot for axes, lines and the cursor; what is more is drawn into its hooks. */
 
 import { palette, prefs } from "../prefs.js";
-import { number } from "../pure/format.js";
+import { number, stepDecimals } from "../pure/format.js";
 import { axisLabels } from "../pure/time.js";
 
 /** @typedef {any} UPlot */
@@ -54,7 +54,7 @@ export class Chart {
         ms: 1,
         pxAlign: false,
         legend: { show: false },
-        padding: [18, 12, 0, 0],
+        padding: [18, 26, 0, 0],
         tzDate: (/** @type {number} */ ms) => (prefs.utc ? uPlot.tzDate(new Date(ms), "Etc/UTC") : new Date(ms)),
         cursor: {
           y: false,
@@ -253,6 +253,5 @@ function shares(u, splits, a, b, step) {
  * @param {number} step
  */
 function figures(_, splits, __, ___, step) {
-  const decimals = Math.max(0, Math.min(8, Math.ceil(-Math.log10(step) - 1e-9)));
-  return splits.map((value) => number(value, decimals));
+  return splits.map((value) => number(value, stepDecimals(step)));
 }

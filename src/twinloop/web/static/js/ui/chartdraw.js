@@ -99,7 +99,7 @@ export function drawGood(u, context, points) {
 
 /**
  * Samples that are not Good, over the lines: a triangle for Uncertain, a square for Bad. One beyond the axis is shown
- * at the edge, with an arrow.
+ * at the edge, with an arrow; one without a value is hollow, on the estimate.
  *
  * @param {UPlot} u
  * @param {CanvasRenderingContext2D} context
@@ -112,16 +112,19 @@ export function drawDoubtful(u, context, points) {
   const bottom = u.bbox.top + u.bbox.height - 6 * r;
   const colours = palette();
   for (const point of points) {
-    if (!point.severity || point.time < from || point.time > to || !Number.isFinite(point.value)) continue;
+    if (!point.severity || point.time < from || point.time > to) continue;
+    const has = Number.isFinite(point.value);
     const x = u.valToPos(point.time, "x", true);
-    const y = u.valToPos(point.value, "y", true);
+    const y = u.valToPos(has ? point.value : Number.isFinite(point.estimate) ? point.estimate : u.scales.y.min, "y", true);
     const shown = Math.min(bottom, Math.max(top, y));
-    context.fillStyle = point.severity > 1 ? colours.bad : colours.uncertain;
-    context.strokeStyle = colours.surface;
-    context.lineWidth = r;
+    const colour = point.severity > 1 ? colours.bad : colours.uncertain;
+    context.fillStyle = has ? colour : colours.surface;
+    context.strokeStyle = has ? colours.surface : colour;
+    context.lineWidth = has ? r : 1.6 * r;
     shape(context, x, shown, point.severity, 4.2 * r);
     context.stroke();
-    if (shown !== y) arrow(context, x, shown, y < shown ? -1 : 1, r);
+    context.fillStyle = colour;
+    if (has && shown !== y) arrow(context, x, shown, y < shown ? -1 : 1, r);
   }
 }
 

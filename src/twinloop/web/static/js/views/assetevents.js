@@ -77,7 +77,7 @@ export class AssetEvents {
     const level = eventLevel(event);
     return h("li", null,
       h("time", { datetime: event.time, class: "muted nowrap" }, dateTime(parseTime(event.time), prefs.utc)),
-      h("span", null, level ? icon(level > 1 ? "bad" : "uncertain") : null, " ", h("strong", null, event.subject), ` ${said}`, why ? h("span", { class: "muted" }, ` ${why}`) : null));
+      h("span", null, level ? icon(level > 1 ? "bad" : "uncertain") : null, " ", h("strong", null, event.subject), ` ${said}`, why ? h("span", { class: "muted" }, `: ${why}`) : null));
   }
 
   forget() {

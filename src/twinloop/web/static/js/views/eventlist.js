@@ -2,6 +2,7 @@
 
 import { prefs } from "../prefs.js";
 import { nearTime, parseTime } from "../pure/time.js";
+import { HEALTH_WORDS } from "../pure/words.js";
 import { fill, h } from "../ui/dom.js";
 import { icon } from "../ui/icons.js";
 import { emptyNotice } from "../ui/notice.js";
@@ -13,7 +14,7 @@ const DOUBTFUL = new Set(["OVERRUN", "THINNED", "CLOCK_BACK", "CLOCK_SET"]);
 /** @type {Record<string, (event: Event) => string>} */
 const SENTENCES = {
   STATUS: ({ before, after }) => `${before || "first"} → ${after}`,
-  HEALTH: ({ before, after }) => `${before} → ${after}`,
+  HEALTH: ({ before, after }) => `${HEALTH_WORDS[before] ?? before} → ${HEALTH_WORDS[after] ?? after}`,
   REBASELINED: () => "the level has moved: statistics begin anew",
   DIVERGED: () => "its belief made no sense and begins anew",
   LINK_UP: () => "connected",
@@ -74,6 +75,6 @@ export class EventList {
     return h("li", null,
       h("time", { datetime: event.time, class: "muted nowrap" }, nearTime(time, this.plant.now(), prefs.utc)),
       h("span", null, level ? icon(level > 1 ? "bad" : "uncertain") : null, level ? " " : null, h("a", { href: link }, event.subject), ` ${said}`,
-        why ? h("span", { class: "muted" }, ` ${why}`) : null));
+        why ? h("span", { class: "muted" }, `: ${why}`) : null));
   }
 }

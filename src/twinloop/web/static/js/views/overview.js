@@ -13,6 +13,8 @@ import { EventList } from "./eventlist.js";
 import { Tile } from "./tile.js";
 
 const EVERY_MS = 250;
+/** With no more assets than that there is room for larger tiles. */
+const FEW = 12;
 const ICONS = { good: "check", starting: "open", warn: "uncertain", bad: "bad", none: "open" };
 
 /**
@@ -55,6 +57,7 @@ export function overviewView({ plant }) {
     const known = new Map([...tiles.values()].map((tile) => [tile.asset, tile]));
     tiles = new Map();
     for (const tile of known.values()) sight.remove(tile.element);
+    groups.classList.toggle("few", plant.assets.size <= FEW);
     fill(groups, found.map(({ health, assets }) => group(health, assets.map((asset) => {
       const tile = known.get(asset) ?? new Tile(plant, asset);
       tiles.set(tile.element, tile);

@@ -44,6 +44,7 @@ class QualityPage {
     this.grid = new Grid(MINUTE_MS);
     this.worstFirst = true;
     this.asking = new AbortController();
+    this.counting = new AbortController();
     this.all = false;
     /** @type {any[]} */
     this.trouble = [];
@@ -159,7 +160,7 @@ class QualityPage {
   async #readTrouble() {
     if (document.hidden) return;
     try {
-      const { rows: found } = await rows("/trouble", { limit: 100_000 }, { signal: this.asking.signal });
+      const { rows: found } = await rows("/trouble", { limit: 100_000 }, { signal: this.counting.signal });
       this.trouble = found;
       this.#showTrouble();
     } catch (error) {
@@ -221,6 +222,7 @@ class QualityPage {
     for (const off of this.offs) off();
     for (const timer of this.timers) window.clearInterval(timer);
     this.asking.abort();
+    this.counting.abort();
     this.map.close();
   }
 }
