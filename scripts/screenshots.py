@@ -60,7 +60,8 @@ def shoot(running: Browser, url: str, shot: Shot, folder: Path) -> None:
     page.locator("#connection", has_text="Live").wait_for()
     if shot.address == "#/":
         # Faults come and go: one is to be under way.
-        page.locator(".alarms [data-severity='1'], .alarms [data-severity='2']").first.wait_for(timeout=60_000)
+        doubt = page.locator(".alarms li:is([data-severity='1'], [data-severity='2'])")
+        doubt.first.wait_for(timeout=60_000)
         page.wait_for_timeout(800)
     else:
         page.wait_for_timeout(4000)

@@ -23,7 +23,7 @@ export function decimalsFor(resolution) {
 export function stepDecimals(step) {
   for (let decimals = 0; decimals < 8; decimals += 1) {
     const scaled = step * 10 ** decimals;
-    if (Math.abs(scaled - Math.round(scaled)) < 1e-6 * Math.max(1, scaled)) return decimals;
+    if (Math.abs(scaled - Math.round(scaled)) < 1e-6 * scaled) return decimals;
   }
   return 8;
 }
