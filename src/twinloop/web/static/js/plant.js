@@ -110,19 +110,27 @@ export class Plant {
     this.assets = assetsOf(this.tags);
     for (const [name, asset] of this.assets) asset.snapshot = snapshots.get(name) ?? null;
     this.columns = new Columns(this.byIndex.length);
-    this.alarms = new Alarms();
     this.loaded = true;
     this.tell("plant");
     await this.#recent();
   }
 
-  /** What changed in the last minutes, so that a page opened just now shows what an older one does. */
+  /** What changed in the last minutes, so that a page opened just now, or cut off for a while, shows what others do. */
   async #recent() {
+    this.alarms = new Alarms();
     try {
       const { rows: events } = await rows("/events", { start: "-5m", kind: "STATUS" }, { most: 5000 });
       for (const event of events) this.#judge(event);
     } catch {
       // The list then begins with what is heard from now on.
+    }
+    if (Number.isNaN(this.columns.began)) return;
+    const names = this.hello?.reasons ?? {};
+    for (const { index } of this.tags) {
+      const { status, reasons, arrival } = this.columns;
+      const severity = status[index] >>> 30;
+      const since = severity ? NaN : arrival[index];
+      this.alarms.change(index, severity, reasonNames(reasons[index], names), since);
     }
   }
 
@@ -192,10 +200,11 @@ export class Plant {
 
   /** @param {any} hello */
   #greet(hello) {
-    const restarted = this.hello && this.hello.run !== hello.run;
+    const before = this.hello;
     this.hello = hello;
     this.tell("phase");
-    if (restarted) this.#again();
+    if (before && before.run !== hello.run) this.#again();
+    else if (before) this.#recent();
   }
 
   /** Another process: its tags may be others. What it sends meanwhile waits. */

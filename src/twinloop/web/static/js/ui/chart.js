@@ -26,6 +26,7 @@ const uPlot = /** @type {any} */ (globalThis).uPlot;
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
 const AXIS_PX = 58;
 const CLICK_PX = 4;
+const DOUBLE_MS = 220;
 
 /** One chart in a host element. */
 export class Chart {
@@ -40,6 +41,8 @@ export class Chart {
     this.range = /** @type {[number, number]} */ ([0, 1]);
     this.columns = /** @type {any[]} */ ([[0, 1], [null, null], [null, null], [null, null]]);
     this.hovered = false;
+    /** @type {number | undefined} */
+    this.picking = undefined;
     this.#make();
     this.resizing = new ResizeObserver(() => this.#fit());
     this.resizing.observe(host);
@@ -130,8 +133,13 @@ export class Chart {
     over.addEventListener("pointerup", end);
     over.addEventListener("pointercancel", end);
     over.addEventListener("click", (event) => {
-      if (moved < CLICK_PX) this.options.onPick(this.timeAt(event.clientX - over.getBoundingClientRect().left));
+      if (moved >= CLICK_PX) return;
+      const time = this.timeAt(event.clientX - over.getBoundingClientRect().left);
+      window.clearTimeout(this.picking);
+      // The first click of two is none by itself.
+      this.picking = window.setTimeout(() => event.detail < 2 && this.options.onPick(time), DOUBLE_MS);
     });
+    over.addEventListener("dblclick", () => window.clearTimeout(this.picking));
   }
 
   /** @param {number} left CSS pixels in the plot */
@@ -219,6 +227,7 @@ export class Chart {
   }
 
   close() {
+    window.clearTimeout(this.picking);
     this.resizing.disconnect();
     this.plot.destroy();
   }

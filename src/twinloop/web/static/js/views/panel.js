@@ -289,6 +289,8 @@ export class Panel {
   }
 
   #pickCurrent() {
+    const { span } = this.shared;
+    if (this.what.series?.width) this.#pickAt((span.from + span.to) / 2);
     const points = this.points;
     if (!this.what.tag || !points.length) return;
     this.shared.pick(this.what.tag.tag, points[this.at < 0 ? points.length - 1 : Math.min(this.at, points.length - 1)]);

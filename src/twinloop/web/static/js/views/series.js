@@ -207,7 +207,7 @@ export class Predictions {
     const asking = new AbortController();
     this.asking = asking;
     try {
-      const query = { asset: this.asset, start: isoTime(span.from - horizon), end: isoTime(span.to) };
+      const query = { asset: this.asset, start: isoTime(span.from - horizon), end: isoTime(span.to), limit: 60_000 };
       const found = await rows("/predictions", query, { signal: asking.signal, most: 60_000 });
       this.#take(found.rows, now);
       this.have = { from: span.from, to: Math.min(span.to, now) };

@@ -34,6 +34,8 @@ export class Tile {
     this.shownHealth = "";
     this.shownWorst = "";
     this.isFull = false;
+    /** Whether samples may have been missed. */
+    this.isCutOff = false;
     this.setHealth();
   }
 
@@ -66,6 +68,8 @@ export class Tile {
   /** Show what is now; called only while the tile can be seen. */
   update() {
     if (!this.isFull) this.#fill();
+    if (this.isCutOff) this.#fetchPast(true);
+    this.isCutOff = false;
     this.setHealth();
     this.#figures();
     this.#worstTag();
@@ -120,10 +124,10 @@ export class Tile {
   }
 
   /** A page just opened has no past: the store has. */
-  #fetchPast() {
+  #fetchPast(anyway = false) {
     const tag = this.asset.shown;
     const { sparks } = this.plant.columns;
-    if (!tag || !sparks.isYoung(tag.index)) return;
+    if (!tag || !(anyway || sparks.isYoung(tag.index))) return;
     queue(async () => {
       try {
         sparks.backfill(tag.index, await past(tag.tag));
