@@ -19,8 +19,9 @@ const EVENTS_KEPT = 500;
 export const FRESH_MS = 4000;
 
 /**
- * Kinds: `plant` (tags were read anew), `frame`, `snapshots`, `events`, `pipeline`, `phase`.
- * @typedef {"plant" | "frame" | "snapshots" | "events" | "pipeline" | "phase"} Kind
+ * Kinds: `plant` (tags were read anew), `frame`, `snapshots`, `events`, `pipeline`, `phase`, `back` (live again after it was
+ * cut off: something may have been missed).
+ * @typedef {"plant" | "frame" | "snapshots" | "events" | "pipeline" | "phase" | "back"} Kind
  */
 
 /** One plant, live. */
@@ -57,6 +58,7 @@ export class Plant {
     /** @type {Live | null} */
     this.live = null;
     this.loaded = false;
+    this.wasLost = false;
   }
 
   /**
@@ -157,6 +159,10 @@ export class Plant {
     this.phaseWhy = why;
     this.retryAt = retryAt;
     this.tell("phase");
+    if (phase === "waiting") this.wasLost = true;
+    if (phase !== "live" || !this.wasLost) return;
+    this.wasLost = false;
+    this.tell("back");
   }
 
   /** @param {import("./pure/frame.js").Frame} frame */

@@ -102,7 +102,7 @@ class AssetPage {
       plant.on("frame", () => this.#heard()),
       plant.on("snapshots", (/** @type {any[]} */ shots) => this.#snapshots(shots)),
       plant.on("events", () => this.#askSoon()),
-      plant.on("phase", () => plant.phase === "connecting" && this.#mistrust()),
+      plant.on("back", () => this.#mistrust()),
       prefs.listen(() => this.#repaint()),
     ];
     this.ticking = window.setInterval(() => {

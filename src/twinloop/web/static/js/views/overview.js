@@ -84,8 +84,8 @@ export function overviewView({ plant }) {
       often();
     }),
     plant.on("pipeline", often),
-    plant.on("phase", () => {
-      if (plant.phase === "connecting") for (const tile of tiles.values()) tile.isCutOff = true;
+    plant.on("back", () => {
+      for (const tile of tiles.values()) tile.isCutOff = true;
     }),
     plant.on("events", () => events.update()),
     prefs.listen(() => {
