@@ -114,7 +114,7 @@ export class Plant {
     this.columns = new Columns(this.byIndex.length);
     this.loaded = true;
     this.tell("plant");
-    await this.#recent();
+    this.#recent(); // values do not wait for it
   }
 
   /** What changed in the last minutes, so that a page opened just now, or cut off for a while, shows what others do. */
