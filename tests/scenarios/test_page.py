@@ -21,6 +21,12 @@ pytestmark = pytest.mark.timeout(240)
 WITHIN_MS = 20_000
 SPIKE_WITHIN_MS = 80_000  # a round of the demo's faults takes a minute
 PAGES = {"overview": "#/", "asset": "#/asset/R101", "quality": "#/quality", "pipeline": "#/pipeline"}
+FULL = {  # what stands on each page once its data have come
+    "overview": ".tile canvas",
+    "asset": ".panel .u-over",
+    "quality": "section:has(#trouble-title) :is(tbody tr, .empty:not([role=status]))",
+    "pipeline": ".histogram li",
+}
 PHONE_PX = 390
 LEVEL = re.compile(r"^3\.5\d+\sm$")
 VERDICTS = re.compile("plant|twin", re.IGNORECASE)
@@ -143,7 +149,7 @@ def test_the_quality_map_is_walked_by_keys_and_leads_to_the_trend(demo: str, pag
 
 def test_the_pipeline_says_how_sources_logs_and_store_are(demo: str, page: Page) -> None:
     page.goto(f"{demo}#/pipeline")
-    for word in ("field", "dcs", "connected", "received", "outputs", "99 % take", "Dead letters"):
+    for word in ("field", "dcs", "connected", "received", "outputs", "99 % done in", "Dead letters"):
         expect(page.locator("main")).to_contain_text(word, timeout=WITHIN_MS)
 
 
@@ -152,8 +158,7 @@ def test_no_page_keeps_anybody_out(demo: str, page: Page, name: str) -> None:
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
         page.goto(f"{demo}{PAGES[name]}")
-        expect(page.locator("#connection")).to_contain_text("Live", timeout=WITHIN_MS)
-        page.locator("h1").wait_for(state="attached")
+        page.locator(FULL[name]).first.wait_for(timeout=WITHIN_MS)
         assert serious_findings(page) == [], scheme
 
 
@@ -161,8 +166,7 @@ def test_no_page_keeps_anybody_out(demo: str, page: Page, name: str) -> None:
 def test_a_phone_shows_each_page_without_scrolling_sideways(demo: str, page: Page, name: str) -> None:
     page.set_viewport_size({"width": PHONE_PX, "height": 844})
     page.goto(f"{demo}{PAGES[name]}")
-    expect(page.locator("#connection")).to_contain_text("Live", timeout=WITHIN_MS)
-    page.locator("h1").wait_for(state="attached")
+    page.locator(FULL[name]).first.wait_for(timeout=WITHIN_MS)
     wide = page.evaluate("() => document.documentElement.scrollWidth")
     assert wide <= PHONE_PX
 
@@ -177,7 +181,7 @@ def test_light_and_dark_and_the_clock_are_chosen_and_kept(demo: str, page: Page)
     page.locator("#zone").click()
     page.reload()
     expect(root).to_have_attribute("data-theme", "light")
-    expect(page.locator("#zone")).to_have_text("UTC")
+    expect(page.locator("#zone")).to_contain_text("UTC")
     expect(page.locator("#connection")).to_contain_text(datetime.now(UTC).strftime("%H:"), timeout=WITHIN_MS)
 
 

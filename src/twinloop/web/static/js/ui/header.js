@@ -52,10 +52,8 @@ function startButtons() {
   theme.addEventListener("click", () => prefs.setTheme(THEMES[(THEMES.indexOf(prefs.theme) + 1) % THEMES.length]));
   const show = () => {
     fill(zone, h("span", { class: "word" }, "Time: "), prefs.utc ? "UTC" : "local");
-    zone.setAttribute("aria-label", `Times are ${prefs.utc ? "UTC" : `local (${zoneName(false)})`}; switch`);
     zone.title = prefs.utc ? "Times are UTC; click for local time" : `Times are local (${zoneName(false)}); click for UTC`;
     fill(theme, h("span", { class: "word" }, "Colours: "), THEME_WORDS[prefs.theme]);
-    theme.setAttribute("aria-label", `Colours: ${THEME_WORDS[prefs.theme]}; switch`);
     theme.title = "Colours: as the system, light, dark";
   };
   prefs.listen(show);
