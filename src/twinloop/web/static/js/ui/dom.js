@@ -48,6 +48,27 @@ export function fill(element, ...children) {
 }
 
 /**
+ * Put other children into an element while somebody's focus may be in it: it stays on the same node, or goes to the new
+ * one with the same address or name.
+ *
+ * @param {Element} element
+ * @param {...(Child | Child[])} children
+ */
+export function refill(element, ...children) {
+  const focused = document.activeElement;
+  const inside = focused instanceof HTMLElement && element.contains(focused) ? focused : null;
+  fill(element, ...children);
+  if (!inside) return;
+  const same = [...element.querySelectorAll("a, button, [tabindex]")].find((each) => each === inside || nameOf(each) === nameOf(inside));
+  if (same instanceof HTMLElement) same.focus({ preventScroll: true });
+}
+
+/** @param {Element} element */
+function nameOf(element) {
+  return `${element.tagName} ${element.getAttribute("href") ?? element.getAttribute("aria-label") ?? element.textContent}`;
+}
+
+/**
  * Set a text only where it differs: the browser then has nothing to lay out.
  *
  * @param {Node} node

@@ -2,7 +2,7 @@
 
 import { age, decimalsFor, quantity } from "../pure/format.js";
 import { SEVERITIES } from "../pure/words.js";
-import { fill, h, setText } from "../ui/dom.js";
+import { h, refill, setText } from "../ui/dom.js";
 import { icon, severityIcon } from "../ui/icons.js";
 import { reasonList, reasonWords } from "../ui/status.js";
 
@@ -34,8 +34,8 @@ export class AlarmList {
     if (key !== this.key || !this.list.firstChild) {
       this.key = key;
       this.shown = listed.map((alarm) => ({ alarm, when: h("span", { class: "when muted nowrap" }), value: h("span", { class: "live nowrap" }) }));
-      if (listed.length) fill(this.list, this.shown.map((row) => this.#row(row)));
-      else fill(this.list, h("li", { class: "quiet muted" }, icon("check"), " Every tag has been Good for 5 min."));
+      if (listed.length) refill(this.list, this.shown.map((row) => this.#row(row)));
+      else refill(this.list, h("li", { class: "quiet muted" }, icon("check"), " Every tag has been Good for 5 min."));
     }
     for (const { alarm, when, value } of this.shown) {
       setText(when, this.#when(alarm));
@@ -43,7 +43,7 @@ export class AlarmList {
     }
     const rest = all.length - listed.length;
     this.more.hidden = rest <= 0;
-    if (rest > 0) fill(this.more, `and ${rest} more: `, h("a", { href: "#/quality" }, "data quality"));
+    if (rest > 0) refill(this.more, `and ${rest} more: `, h("a", { href: "#/quality" }, "data quality"));
   }
 
   /** @param {{alarm: import("../pure/alarms.js").Alarm, when: HTMLElement, value: HTMLElement}} row */

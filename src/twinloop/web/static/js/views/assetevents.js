@@ -3,9 +3,8 @@
 import { rows } from "../net/api.js";
 import { prefs } from "../prefs.js";
 import { dateTime, isoTime, parseTime } from "../pure/time.js";
-import { fill, h } from "../ui/dom.js";
+import { h, refill } from "../ui/dom.js";
 import { icon } from "../ui/icons.js";
-import { emptyNotice } from "../ui/notice.js";
 import { eventLevel, eventWords } from "./eventlist.js";
 
 const MOST = 2000;
@@ -63,11 +62,11 @@ export class AssetEvents {
 
   show() {
     if (!this.events.length) {
-      fill(this.list, emptyNotice("Nothing happened to this asset in this span."));
+      refill(this.list, h("li", { class: "empty" }, "Nothing happened to this asset in this span."));
       return;
     }
     const listed = this.events.slice(-LISTED).reverse();
-    fill(this.list, listed.map((event) => this.#row(event)));
+    refill(this.list, listed.map((event) => this.#row(event)));
     if (this.events.length > LISTED || this.more) this.list.append(h("li", { class: "muted" }, `The newest ${LISTED} are listed; a shorter span has all of its own.`));
   }
 

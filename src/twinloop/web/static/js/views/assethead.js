@@ -3,7 +3,7 @@
 import { byName, healthOf } from "../pure/assets.js";
 import { decimalsFor, duration, number, percent, quantity } from "../pure/format.js";
 import { HEALTH_MEANS, stateName, unitText } from "../pure/words.js";
-import { fill, h, setText, table } from "../ui/dom.js";
+import { fill, h, refill, setText, table } from "../ui/dom.js";
 import { healthBadge } from "../ui/status.js";
 
 /** The head; `update` shows what is now. */
@@ -41,7 +41,7 @@ export class AssetHead {
     setText(this.why, [HEALTH_MEANS[health], snapshot?.why].filter(Boolean).join(": "));
     if (!snapshot || snapshot.time === this.time) return;
     this.time = snapshot.time;
-    fill(this.twin, ...this.#parts(snapshot));
+    refill(this.twin, ...this.#parts(snapshot));
   }
 
   /** @param {import("../pure/assets.js").Snapshot} snapshot */

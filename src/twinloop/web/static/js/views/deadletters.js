@@ -6,7 +6,7 @@ import { hexDump, rawBytes } from "../pure/bytes.js";
 import { bytes as sizeText, count } from "../pure/format.js";
 import { dateTime, isoTime, parseTime } from "../pure/time.js";
 import { DEAD_MEANS } from "../pure/words.js";
-import { fill, h, table } from "../ui/dom.js";
+import { fill, h, refill, table } from "../ui/dom.js";
 import { errorNotice, loadingNotice, wasCalledOff } from "../ui/notice.js";
 
 const NEWEST = 30;
@@ -70,7 +70,7 @@ export class DeadLetters {
     }
     const cells = summary.slice(0, 50).map((each) => [
       h("span", null, each.reason, h("span", { class: "muted" }, ` ${DEAD_MEANS[each.reason] ?? ""}`)), each.source, each.origin, count(each.count), dateTime(parseTime(each.last), prefs.utc)]);
-    fill(this.body,
+    refill(this.body,
       table("Dead letters by reason and origin", [{ label: "Reason" }, { label: "Source" }, { label: "Origin" }, { label: "Letters", numeric: true }, { label: "Last" }], cells),
       h("p", { class: "muted small" }, "Mend the plant file, then ", h("code", null, "twinloop refeed"), " feeds them again."),
       h("h3", null, `The newest ${letters.length}`),

@@ -3,9 +3,8 @@
 import { prefs } from "../prefs.js";
 import { nearTime, parseTime } from "../pure/time.js";
 import { HEALTH_WORDS } from "../pure/words.js";
-import { fill, h } from "../ui/dom.js";
+import { h, refill } from "../ui/dom.js";
 import { icon } from "../ui/icons.js";
-import { emptyNotice } from "../ui/notice.js";
 
 /** @typedef {import("../plant.js").Event} Event */
 
@@ -59,8 +58,8 @@ export class EventList {
 
   update() {
     const events = this.plant.events.slice(-this.most).reverse();
-    if (!events.length) fill(this.list, emptyNotice("Nothing has happened yet."));
-    else fill(this.list, events.map((event) => this.#row(event)));
+    if (!events.length) refill(this.list, h("li", { class: "empty" }, "Nothing has happened yet."));
+    else refill(this.list, events.map((event) => this.#row(event)));
   }
 
   /** @param {Event} event */

@@ -3,7 +3,7 @@
 import { grouped, healthOf, verdict } from "../pure/assets.js";
 import { count, duration, rate } from "../pure/format.js";
 import { HEALTH_MEANS, HEALTH_WORDS, isUp } from "../pure/words.js";
-import { fill, h, setText } from "../ui/dom.js";
+import { fill, h, refill, setText } from "../ui/dom.js";
 import { healthIcon, icon } from "../ui/icons.js";
 import { emptyNotice } from "../ui/notice.js";
 import { onFrame, Sight, throttled } from "../ui/visible.js";
@@ -58,7 +58,7 @@ export function overviewView({ plant }) {
     tiles = new Map();
     for (const tile of known.values()) sight.remove(tile.element);
     groups.classList.toggle("few", plant.assets.size <= FEW);
-    fill(groups, found.map(({ health, assets }) => group(health, assets.map((asset) => {
+    refill(groups, found.map(({ health, assets }) => group(health, assets.map((asset) => {
       const tile = known.get(asset) ?? new Tile(plant, asset);
       tiles.set(tile.element, tile);
       sight.add(tile.element);

@@ -8,9 +8,10 @@ import { columnsOf, extent, windowColumns } from "../pure/trend.js";
 import { reasonNames, unitText } from "../pure/words.js";
 import { Chart } from "../ui/chart.js";
 import { drawAhead, drawDoubtful, drawEvents, drawGood, drawLimits, drawNow, drawShares } from "../ui/chartdraw.js";
-import { fill, h, setText } from "../ui/dom.js";
+import { fill, h, refill, setText } from "../ui/dom.js";
 import { words } from "../ui/notice.js";
 import { reasonList, statusBadge } from "../ui/status.js";
+import { throttled } from "../ui/visible.js";
 import { Readout } from "./readout.js";
 import { valuesTable } from "./valuestable.js";
 
@@ -31,6 +32,8 @@ import { valuesTable } from "./valuestable.js";
  */
 
 const STEP = 0.1;
+/** A table that is read should not run away. */
+const TABLE_EVERY_MS = 3000;
 
 /** A trend: of a tag, or of a model's output that no tag shows. */
 export class Panel {
@@ -51,6 +54,7 @@ export class Panel {
     this.host = h("div", { class: "chart" });
     this.details = h("details", { class: "small" }, h("summary", null, "Values as a table"));
     this.details.addEventListener("toggle", () => this.#fillTable());
+    this.tabled = throttled(() => this.#fillTable(), TABLE_EVERY_MS);
     const id = `panel-${what.name.replace(/[^\w-]/g, "_")}`;
     this.frame = h("div", {
       class: "chart-frame", tabindex: "0", role: "group", "aria-roledescription": "trend", "aria-labelledby": id, "aria-describedby": "trend-keys",
@@ -225,7 +229,7 @@ export class Panel {
     this.note.hidden = !text;
     this.note.classList.toggle("failed", Boolean(series?.error));
     this.element.setAttribute("aria-busy", String(Boolean(series?.loading)));
-    if (this.details.open) this.#fillTable();
+    if (this.details.open) this.tabled();
   }
 
   #noteText() {
@@ -241,7 +245,7 @@ export class Panel {
   }
 
   #fillTable() {
-    if (this.details.open) fill(this.details, this.details.firstChild, valuesTable(this));
+    if (this.details.open) refill(this.details, this.details.firstChild, valuesTable(this));
   }
 
   /** @param {number} time */

@@ -3,7 +3,7 @@
 import { prefs } from "../prefs.js";
 import { bytes, count, duration, rate } from "../pure/format.js";
 import { isUp } from "../pure/words.js";
-import { fill, h, table } from "../ui/dom.js";
+import { fill, h, refill, table } from "../ui/dom.js";
 import { icon } from "../ui/icons.js";
 import { loadingNotice } from "../ui/notice.js";
 import { DeadLetters } from "./deadletters.js";
@@ -34,12 +34,12 @@ export function pipelineView({ plant }) {
       for (const each of [sources, logs, cycles, store, totals]) fill(each.body, loadingNotice("Waiting for the first figures …"));
       return;
     }
-    fill(flow, steps(pipeline));
-    fill(sources.body, sourceTable(pipeline.sources));
-    fill(logs.body, logTable(pipeline.logs));
+    refill(flow, steps(pipeline));
+    refill(sources.body, sourceTable(pipeline.sources));
+    refill(logs.body, logTable(pipeline.logs));
     drawCycles(cycles.body, pipeline.cycles);
-    fill(store.body, storeFacts(pipeline.store));
-    fill(totals.body, totalFacts(pipeline.totals));
+    refill(store.body, storeFacts(pipeline.store));
+    refill(totals.body, totalFacts(pipeline.totals));
     dead.notice(pipeline.totals.dead_letters);
   };
   const offs = [plant.on("pipeline", draw), prefs.listen(() => dead.show())];
@@ -113,7 +113,7 @@ function drawCycles(body, cycles) {
   const last = buckets.findLastIndex((/** @type {any} */ each) => each.count > 0);
   const first = buckets.findIndex((/** @type {any} */ each) => each.count > 0);
   const shown = buckets.slice(Math.max(0, first - 1), Math.max(last + 2, 4));
-  fill(body, factList(facts), shown.length ? h("ul", { class: "histogram", "aria-label": "Cycles by how long they took" }, shown.map((/** @type {any} */ each) => {
+  refill(body, factList(facts), shown.length ? h("ul", { class: "histogram", "aria-label": "Cycles by how long they took" }, shown.map((/** @type {any} */ each) => {
     const over = cycles.period_s !== null && (each.le_s === null || each.le_s > cycles.period_s);
     const label = each.le_s === null ? "longer" : `≤ ${duration(each.le_s)}`;
     return h("li", { class: over && each.count ? "over" : null }, h("span", { class: "name nowrap" }, label), h("span", { class: "bar", "aria-hidden": "true" }, h("span", { style: { width: `${(100 * each.count) / most}%` } })), h("span", { class: "numeric" }, count(each.count)));

@@ -6,7 +6,7 @@ import { count, share } from "../pure/format.js";
 import { Grid, reasonsIn } from "../pure/quality.js";
 import { dateTime, isoTime, nearTime, parseTime, zoneName } from "../pure/time.js";
 import { REASON_MEANS, reasonsOf, severityOf } from "../pure/words.js";
-import { fill, h, need, setText, table } from "../ui/dom.js";
+import { fill, h, need, refill, setText, table } from "../ui/dom.js";
 import { Heatmap } from "../ui/heatmap.js";
 import { errorNotice, loadingNotice, wasCalledOff } from "../ui/notice.js";
 import { reasonList, statusBadge } from "../ui/status.js";
@@ -154,7 +154,7 @@ class QualityPage {
     if (!this.tableBehind.open) return;
     const cells = (this.shown ?? []).slice(0, 200).map(({ tag, sum }) => [tag, count(sum.count), share(sum.good, sum.count), share(sum.uncertain, sum.count), share(sum.bad, sum.count)]);
     const head = ["Samples", "Good", "Uncertain", "Bad"].map((label) => ({ label, numeric: true }));
-    fill(this.tableBehind, this.tableBehind.firstChild, table(`Quality by tag, the last ${this.range[0]}`, [{ label: "Tag" }, ...head], cells));
+    refill(this.tableBehind, this.tableBehind.firstChild, table(`Quality by tag, the last ${this.range[0]}`, [{ label: "Tag" }, ...head], cells));
   }
 
   async #readTrouble() {
@@ -187,14 +187,11 @@ class QualityPage {
       const link = h("a", { href: `#/asset/${encodeURIComponent(each.asset)}?tag=${encodeURIComponent(tag?.tag ?? each.tag)}` }, each.tag);
       return [link, h("span", { class: "row tight" }, statusBadge(severityOf(each.status)), reasonList(reasonsOf(each.reasons))), count(each.uncertain), count(each.bad), share(each.uncertain + each.bad, all)];
     });
-    const focused = this.list.contains(document.activeElement) ? /** @type {HTMLAnchorElement} */ (document.activeElement).getAttribute("href") : null;
-    fill(this.list, table("Tags by trouble since the start", [{ label: "Tag" }, { label: "Now" }, { label: "Uncertain", numeric: true }, { label: "Bad", numeric: true }, { label: "Not Good", numeric: true }], cells),
+    refill(this.list, table("Tags by trouble since the start", [{ label: "Tag" }, { label: "Now" }, { label: "Uncertain", numeric: true }, { label: "Bad", numeric: true }, { label: "Not Good", numeric: true }], cells),
       shown.length < troubled.length ? h("button", { type: "button", on: { click: () => {
         this.all = true;
         this.#showTrouble();
       } } }, `All ${count(troubled.length)}`) : null);
-    // The list was made anew under somebody's feet: they stay where they were.
-    if (focused) /** @type {HTMLElement | null} */ (this.list.querySelector(`a[href="${CSS.escape(focused)}"]`))?.focus({ preventScroll: true });
   }
 
   #why() {
@@ -204,7 +201,7 @@ class QualityPage {
       return;
     }
     const most = found[0].count;
-    fill(this.reasons, h("ul", { class: "bars" }, found.map(({ reason, count: n, tags, worst }) => {
+    refill(this.reasons, h("ul", { class: "bars" }, found.map(({ reason, count: n, tags, worst }) => {
       const tag = this.plant.byName.get(worst);
       return h("li", null,
         h("p", { class: "row tight" }, h("strong", null, reason), h("span", { class: "muted" }, REASON_MEANS[reason] ?? ""), h("span", { class: "push nowrap" }, `${count(n)} samples`)),
