@@ -3,7 +3,7 @@
 import { decodeFrame } from "../pure/frame.js";
 
 const FIRST_WAIT_MS = 500;
-const LONGEST_WAIT_MS = 10_000;
+const LONGEST_WAIT_MS = 5000;
 /** The server says something every second; after so long the line is taken for dead. */
 const SILENCE_MS = 12_000;
 
@@ -19,7 +19,7 @@ const SILENCE_MS = 12_000;
  */
 
 /**
- * How long to wait before the n-th attempt after a failure, ms: doubling, with a jitter of a quarter, at most ten seconds.
+ * How long to wait before the n-th attempt after a failure, ms: doubling, with a jitter of a quarter, of at most five seconds.
  *
  * @param {number} attempt 0 for the first
  * @param {number} random 0 to 1

@@ -193,6 +193,30 @@ export function drawShares(u, context, windows, width) {
   }
 }
 
+/**
+ * Windows that stand alone: no line leads to them, so they are a dot with its extent.
+ *
+ * @param {UPlot} u
+ * @param {CanvasRenderingContext2D} context
+ * @param {import("../pure/trend.js").Window[]} windows
+ * @param {number} width ms
+ */
+export function drawLonely(u, context, windows, width) {
+  const r = ratio();
+  const { min, max } = u.scales.x;
+  context.strokeStyle = context.fillStyle = palette().estimate;
+  context.lineWidth = 1.5 * r;
+  windows.forEach(({ time, mean, min: low, max: high }, k) => {
+    const before = windows[k - 1];
+    const after = windows[k + 1];
+    const isAlone = !(before && time - before.time < 1.5 * width) && !(after && after.time - time < 1.5 * width);
+    if (!isAlone || !Number.isFinite(mean) || time + width < min || time > max) return;
+    const x = u.valToPos(time + width / 2, "x", true);
+    stroke(context, x, u.valToPos(low, "y", true), x, u.valToPos(high, "y", true));
+    shape(context, x, u.valToPos(mean, "y", true), 0, 4 * r);
+  });
+}
+
 /** Where now is, for a span that reaches beyond. @param {UPlot} u @param {CanvasRenderingContext2D} context @param {number} now */
 export function drawNow(u, context, now) {
   const { min, max } = u.scales.x;

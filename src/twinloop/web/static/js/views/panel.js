@@ -7,7 +7,7 @@ import { dateTime } from "../pure/time.js";
 import { columnsOf, extent, windowColumns } from "../pure/trend.js";
 import { reasonNames, unitText } from "../pure/words.js";
 import { Chart } from "../ui/chart.js";
-import { drawAhead, drawDoubtful, drawEvents, drawGood, drawLimits, drawNow, drawShares } from "../ui/chartdraw.js";
+import { drawAhead, drawDoubtful, drawEvents, drawGood, drawLimits, drawLonely, drawNow, drawShares } from "../ui/chartdraw.js";
 import { fill, h, refill, setText } from "../ui/dom.js";
 import { words } from "../ui/notice.js";
 import { reasonList, statusBadge } from "../ui/status.js";
@@ -164,8 +164,11 @@ export class Panel {
   /** @param {any} u @param {CanvasRenderingContext2D} context */
   #drawOver(u, context) {
     const { series } = this.what;
-    if (series?.width) drawShares(u, context, series.windows, series.width.ms);
-    else if (series) drawDoubtful(u, context, this.points);
+    if (series?.width) {
+      drawShares(u, context, series.windows, series.width.ms);
+      drawLonely(u, context, series.windows, series.width.ms);
+    }
+    if (series && !series.width) drawDoubtful(u, context, this.points);
     const ahead = this.what.ahead();
     const last = ahead[ahead.length - 1];
     drawAhead(u, context, ahead, Boolean(last && last.due > this.shared.plant.now()));

@@ -8,7 +8,7 @@ import { reasonNames } from "../pure/words.js";
 
 /** Beyond so many samples in a span, means of windows are shown in their place. */
 export const MOST_POINTS = 5000;
-const WINDOWS = 700;
+const WINDOWS = 750;
 /** History is asked for again when the live samples alone have made a trend this much longer, ms. */
 const RECHECK_MS = 20_000;
 /** After a failure, so long is waited before history is asked for again, ms. */
