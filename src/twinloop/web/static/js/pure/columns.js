@@ -39,7 +39,7 @@ export class Columns {
       if (index >= this.size) continue;
       const before = this.status[index] >>> 30;
       const after = frame.status[row] >>> 30;
-      const fresh = frame.time[row] !== this.time[index];
+      const fresh = frame.time[row] !== this.time[index] && Number.isFinite(frame.time[row]);
       this.time[index] = frame.time[row];
       this.arrival[index] = frame.arrival[row];
       this.value[index] = frame.value[row];

@@ -101,7 +101,10 @@ class AssetPage {
     this.offs = [
       plant.on("frame", () => this.#heard()),
       plant.on("snapshots", (/** @type {any[]} */ shots) => this.#snapshots(shots)),
-      plant.on("events", () => this.#askSoon()),
+      plant.on("events", (/** @type {import("../plant.js").Event[]} */ events) => {
+        this.events.heard(events);
+        this.#askSoon();
+      }),
       plant.on("back", () => this.#mistrust()),
       prefs.listen(() => this.#repaint()),
     ];

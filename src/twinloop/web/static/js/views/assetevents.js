@@ -10,7 +10,7 @@ import { eventLevel, eventWords } from "./eventlist.js";
 const MOST = 2000;
 const LISTED = 100;
 /** Events of a span that follows are read again so often, ms. */
-const RECHECK_MS = 5000;
+const RECHECK_MS = 30_000;
 
 /** The events of a span. */
 export class AssetEvents {
@@ -77,6 +77,12 @@ export class AssetEvents {
     return h("li", null,
       h("time", { datetime: event.time, class: "muted nowrap" }, dateTime(parseTime(event.time), prefs.utc)),
       h("span", null, level ? icon(level > 1 ? "bad" : "uncertain") : null, " ", h("strong", null, event.subject), ` ${said}`, why ? h("span", { class: "muted" }, `: ${why}`) : null));
+  }
+
+  /** Some events were heard: those of the asset are read again. @param {import("../plant.js").Event[]} events */
+  heard(events) {
+    const { name } = this.asset;
+    if (events.some(({ subject }) => subject === name || subject.startsWith(`${name}.`))) this.askedAt = -Infinity;
   }
 
   forget() {

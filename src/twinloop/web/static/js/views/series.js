@@ -14,6 +14,9 @@ const RECHECK_MS = 20_000;
 /** After a failure, so long is waited before history is asked for again, ms. */
 const AGAIN_MS = 3000;
 
+/** Snapshots no further apart follow each other, ms. */
+const LIVE_MS = 5000;
+
 /** @typedef {{from: number, to: number}} Span */
 
 /** A tag's trend. */
@@ -32,6 +35,8 @@ export class TagSeries {
     this.width = null;
     /** @type {Span} what history has been read of */
     this.have = { from: NaN, to: NaN };
+    /** Whether it had been read up to the moment it was asked for, so that what is heard goes on from there. */
+    this.reachesNow = false;
     /** @type {AbortController | null} */
     this.asking = null;
     this.askedAt = -Infinity;
@@ -95,7 +100,7 @@ export class TagSeries {
     if (this.error) return since < AGAIN_MS;
     if (width?.ms !== this.width?.ms) return false;
     const recheck = width ? Math.max(width.ms, 2000) : RECHECK_MS;
-    const young = follows && since < recheck;
+    const young = follows && since < recheck && this.reachesNow;
     const now = this.plant.now();
     return this.have.from <= span.from + 1 && (young || this.have.to >= Math.min(span.to, now) - 1);
   }
@@ -113,19 +118,34 @@ export class TagSeries {
       if (!next && body.length <= MOST_POINTS) {
         this.points.merge(body.map(pointOf), from, span.to);
         this.width = null;
-        this.have = { from: Math.min(span.from, from), to: Math.min(span.to, this.plant.now()) };
         this.points.trim(span.from - (span.to - span.from), Infinity);
-        this.have.from = Math.max(this.have.from, span.from - (span.to - span.from));
+        this.#known(span);
         return;
       }
       width = windowFor(span.to - span.from, WINDOWS);
     }
-    const start = Math.floor(span.from / width.ms) * width.ms;
+    const first = Math.floor(span.from / width.ms) * width.ms;
+    const kept = this.#keptWindows(first, width.ms);
+    const start = kept.length ? kept[kept.length - 1].time + width.ms : first;
     const query = { tag: this.tag.tag, every: width.text, start: isoTime(start), end: isoTime(span.to) };
     const { rows: windows } = await rows("/window", query, { signal });
-    this.windows = windows.map(windowOf);
+    this.windows = [...kept, ...windows.map(windowOf)];
     this.width = width;
-    this.have = { from: span.from, to: Math.min(span.to, this.plant.now()) };
+    this.#known(span);
+  }
+
+  /** Windows from `first` on that are over and need not be read again. @param {number} first @param {number} width */
+  #keptWindows(first, width) {
+    const { have } = this;
+    if (this.width?.ms !== width || !(have.from <= first + width) || !(have.to > first)) return [];
+    return this.windows.filter(({ time }) => time >= first && time + 2 * width < have.to);
+  }
+
+  /** @param {Span} span */
+  #known(span) {
+    const now = this.plant.now();
+    this.have = { from: span.from, to: Math.min(span.to, now) };
+    this.reachesNow = span.to >= now - 1;
   }
 
   /** From when on history has to be read: a live trend needs only its end. @param {Span} span */
@@ -239,6 +259,7 @@ export class Predictions {
   /** @param {import("../pure/assets.js").Snapshot} snapshot */
   hear(snapshot) {
     const time = parseTime(snapshot.time);
+    if (time - this.have.to < LIVE_MS) this.have.to = Math.max(this.have.to, time); // nothing lies between
     for (const each of snapshot.predictions) {
       this.#push(each.output, {
         time,
