@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { age, bytes, count, decimalsFor, duration, number, percent, quantity, rate, share, stepDecimals } from "../../src/twinloop/web/static/js/pure/format.js";
+import { age, bytes, count, decimalsFor, duration, number, percent, plain, quantity, rate, share, stepDecimals } from "../../src/twinloop/web/static/js/pure/format.js";
 import { axisLabels, clock, dateTime, fromInput, isoTime, parseTime, toInput, zoneName } from "../../src/twinloop/web/static/js/pure/time.js";
 import { stateName, reasonNames, severityOf, unitText } from "../../src/twinloop/web/static/js/pure/words.js";
 import { cellQuality, strength, valueRange, windowFor } from "../../src/twinloop/web/static/js/pure/scales.js";
@@ -26,6 +26,10 @@ test("without a noise there are four significant digits, and none where there is
   assert.deepEqual([null, undefined, NaN, Infinity].map((each) => number(each)), ["–", "–", "–", "–"]);
   assert.equal(number(1.5e9), "1.500e+9");
   assert.equal(number(3e-7), "3.000e−7");
+});
+
+test("a limit is shown as it was written", () => {
+  assert.deepEqual([150, -50, 0.25, 1e6, null].map(plain), ["150", "−50", "0.25", "1000000", "–"]);
 });
 
 test("a unit stands behind its number as people write it", () => {

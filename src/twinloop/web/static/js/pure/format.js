@@ -44,6 +44,16 @@ export function number(value, decimals = NaN) {
 }
 
 /**
+ * A number somebody wrote, as they wrote it: 150, 0.25.
+ *
+ * @param {number | null | undefined} value
+ */
+export function plain(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return NONE;
+  return minus(String(Number(value.toPrecision(7))));
+}
+
+/**
  * A number and its unit.
  *
  * @param {number | null | undefined} value

@@ -1,7 +1,7 @@
 /** One trend on the asset page: a heading that says what is now, the chart, the values as a table. */
 
 import { prefs } from "../prefs.js";
-import { decimalsFor, number, percent, quantity } from "../pure/format.js";
+import { decimalsFor, number, percent, plain, quantity } from "../pure/format.js";
 import { valueRange, windowWords } from "../pure/scales.js";
 import { dateTime } from "../pure/time.js";
 import { columnsOf, extent, windowColumns } from "../pure/trend.js";
@@ -61,7 +61,7 @@ export class Panel {
       on: { keydown: (/** @type {KeyboardEvent} */ event) => this.#key(event), blur: () => this.#leave() },
     }, this.host);
     this.element = h("section", { class: "card panel", "aria-labelledby": id, id: `trend-${what.name}` },
-      h("header", null, h("h3", { id }, what.title), this.value, this.band, this.state), this.frame, this.note, this.details);
+      h("header", null, h("h3", { id }, what.title), this.value, this.band, this.state, h("span", { class: "muted small limits push" }, limitWords(what.tag))), this.frame, this.note, this.details);
     this.readout = new Readout(this);
     /** @type {Chart | null} */
     this.chart = null;
@@ -186,7 +186,7 @@ export class Panel {
     /** @type {import("../ui/chartdraw.js").Limit[]} */
     const limits = [];
     const push = (/** @type {number | null} */ value, /** @type {string} */ word, /** @type {boolean} */ hard) => {
-      if (value !== null && Number.isFinite(value)) limits.push({ value, label: `${word} ${quantity(value, tag.unit)}`, hard });
+      if (value !== null && Number.isFinite(value)) limits.push({ value, label: `${word} ${plain(value)} ${unitText(tag.unit)}`, hard });
     };
     push(tag.warn_low, "warn below", false);
     push(tag.warn_high, "warn above", false);
@@ -316,4 +316,12 @@ export class Panel {
     this.what.series?.close();
     this.chart?.close();
   }
+}
+
+/** The limits of a tag in words; most of the time they lie beyond the axis. @param {import("../pure/assets.js").TagInfo | null} tag */
+function limitWords(tag) {
+  if (!tag) return "";
+  const pair = (/** @type {string} */ word, /** @type {number | null} */ low, /** @type {number | null} */ high) =>
+    low === null && high === null ? "" : `${word} ${low === null ? "" : plain(low)} … ${high === null ? "" : plain(high)}`.trim();
+  return [pair("warn", tag.warn_low, tag.warn_high), pair("range", tag.range_low, tag.range_high)].filter(Boolean).join(", ");
 }
