@@ -65,7 +65,8 @@ export class Panel {
     this.readout = new Readout(this);
     /** @type {Chart | null} */
     this.chart = null;
-    this.at = -1;
+    /** The time of the sample that keys have gone to; NaN for none. */
+    this.at = NaN;
     this.key = "";
   }
 
@@ -156,7 +157,7 @@ export class Panel {
       onZoom: shared.zoom,
       onPan: shared.pan,
       onReset: shared.reset,
-      onCursor: (time, own) => this.readout.show(own ? time : null),
+      onCursor: (time, own) => this.readout.show(own ? time : Number.isNaN(this.at) ? null : this.at),
       onPick: (time) => this.#pickAt(time),
     });
   }
@@ -288,11 +289,18 @@ export class Panel {
   #step(by) {
     const points = this.points;
     if (!points.length || !this.chart) return;
-    this.at = this.at < 0 ? points.length - 1 : Math.min(points.length - 1, Math.max(0, this.at + by));
-    const point = points[this.at];
+    const place = Number.isNaN(this.at) ? points.length - 1 : this.#place(points) + by;
+    const point = points[Math.min(points.length - 1, Math.max(0, place))];
+    this.at = point.time;
     this.chart.point(point.time);
     this.readout.show(point.time);
     this.readout.say(`${dateTime(point.time, prefs.utc, true)}: ${this.readout.text(point)}`);
+  }
+
+  /** Where the sample that keys have gone to is now. @param {Point[]} points */
+  #place(points) {
+    const found = points.findIndex(({ time }) => time >= this.at - 0.01);
+    return found < 0 ? points.length - 1 : found;
   }
 
   #pickCurrent() {
@@ -300,11 +308,11 @@ export class Panel {
     if (this.what.series?.width) this.#pickAt((span.from + span.to) / 2);
     const points = this.points;
     if (!this.what.tag || !points.length) return;
-    this.shared.pick(this.what.tag.tag, points[this.at < 0 ? points.length - 1 : Math.min(this.at, points.length - 1)]);
+    this.shared.pick(this.what.tag.tag, points[this.#place(points)]);
   }
 
   #leave() {
-    this.at = -1;
+    this.at = NaN;
     this.readout.show(null);
   }
 
