@@ -44,3 +44,11 @@ def test_nothing_of_the_page_comes_from_elsewhere_or_stands_inline() -> None:
         if path.suffix in {".html", ".css", ".js"} and path.parent.name != "vendor":
             text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
             assert not re.search(r"(https?|wss?)://\w", text), path.name
+
+
+def test_all_modules_are_asked_for_at_once() -> None:
+    """Else a browser finds them one level of imports after the other, and the first number waits."""
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    preloaded = set(re.findall(r'<link rel="modulepreload" href="([^"]+)">', page))
+    made = {path.relative_to(STATIC).as_posix() for path in (STATIC / "js").rglob("*.js")}
+    assert preloaded | {"js/main.js"} == made

@@ -33,9 +33,12 @@ plant.on("plant", () => {
 });
 start();
 
-/** Read the tags, however long the twin takes to start; then listen. */
+/** Listen at once, and read the tags, however long the twin takes to start. */
 async function start() {
   fill(main, loadingNotice("Reading the plant …"));
+  const url = new URL("live", document.baseURI.replace(/#.*/, ""));
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  plant.listen(url.href);
   for (;;) {
     try {
       await plant.load();
@@ -45,9 +48,7 @@ async function start() {
       await pause(Number.isFinite(/** @type {any} */ (error)?.retryS) ? /** @type {any} */ (error).retryS * 1000 : AGAIN_MS);
     }
   }
-  const url = new URL("live", document.baseURI.replace(/#.*/, ""));
-  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  plant.listen(url.href);
+  plant.live?.now();
   show(false);
 }
 

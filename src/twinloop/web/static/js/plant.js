@@ -51,8 +51,8 @@ export class Plant {
     this.heardAt = NaN;
     /** The server's clock at one moment of performance.now(). */
     this.anchor = { server: NaN, own: NaN };
-    /** @type {import("./pure/frame.js").Frame[] | null} frames that wait until the tags are read anew */
-    this.held = null;
+    /** @type {(() => void)[] | null} what was heard and waits until the tags have been read; null when it need not wait */
+    this.held = [];
     /** @type {Map<string, Set<(what?: any) => void>>} */
     this.listeners = new Map();
     /** @type {Live | null} */
@@ -101,7 +101,7 @@ export class Plant {
     return this.hello?.plant ?? "";
   }
 
-  /** Read the tags, then listen. Throws ApiError where that cannot be. */
+  /** Read the tags; what was heard before is taken in then. Throws ApiError where that cannot be. */
   async load() {
     const { rows: tags } = await rows("/tags", {});
     this.tags = tags.map((tag) => ({ ...tag, name: tag.name ?? tag.tag.slice(tag.asset.length + 1) }));
@@ -113,6 +113,10 @@ export class Plant {
     for (const [name, asset] of this.assets) asset.snapshot = snapshots.get(name) ?? null;
     this.columns = new Columns(this.byIndex.length);
     this.loaded = true;
+    /** @type {(() => void)[]} */
+    const held = this.held ?? [];
+    this.held = null;
+    for (const take of held) take();
     this.tell("plant");
     this.#recent(); // values do not wait for it
   }
@@ -170,7 +174,7 @@ export class Plant {
     this.heardAt = performance.now();
     this.anchor = { server: frame.now, own: this.heardAt };
     if (this.held) {
-      this.held.push(frame);
+      this.held.push(() => this.#frame(frame));
       return;
     }
     const names = this.hello?.reasons ?? {};
@@ -190,6 +194,7 @@ export class Plant {
         this.#greet(message);
         break;
       case "snapshots":
+        if (this.held) this.held.push(() => message.snapshots.forEach((/** @type {Snapshot} */ each) => this.#snapshot(each)));
         for (const each of message.snapshots) this.#snapshot(each);
         this.tell("snapshots", message.snapshots);
         break;
@@ -209,22 +214,20 @@ export class Plant {
     const before = this.hello;
     this.hello = hello;
     this.tell("phase");
-    if (before && before.run !== hello.run) this.#again();
+    if (before && before.run !== hello.run) this.#again(hello);
     else if (before) this.#recent();
   }
 
-  /** Another process: its tags may be others. What it sends meanwhile waits. */
-  async #again() {
+  /** Another process: its tags may be others. What it sends meanwhile waits. @param {any} hello */
+  async #again(hello) {
     this.held = [];
     try {
       await this.load();
     } catch {
+      this.held = null;
+      this.hello = { ...hello, run: "" }; // the next greeting has them read
       this.live?.again();
     }
-    /** @type {import("./pure/frame.js").Frame[]} */
-    const held = this.held ?? [];
-    this.held = null;
-    for (const frame of held) this.#frame(frame);
   }
 
   /** @param {Snapshot} snapshot */

@@ -25,8 +25,7 @@ const marks = new Uint8Array(BINS);
  * @param {SparkLimits} limits
  */
 export function drawSpark(canvas, sparks, index, now, limits) {
-  const width = canvas.clientWidth;
-  const height = canvas.clientHeight;
+  const { width, height } = sizeOf(canvas);
   if (!width || !height) return;
   const context = sharp(canvas, width, height);
   const colours = palette();
@@ -50,6 +49,24 @@ export function drawSpark(canvas, sparks, index, now, limits) {
     context.arc(x(last), y(values[last]), 2.2, 0, 2 * Math.PI);
     context.fill();
   }
+}
+
+/** Sizes as the browser told them: to ask for one would have it lay the page out at once, for each canvas. */
+const sizes = new WeakMap();
+const resizing = new ResizeObserver((entries) => {
+  for (const { target, contentRect } of entries) sizes.set(target, { width: contentRect.width, height: contentRect.height });
+});
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @returns {{width: number, height: number}} nothing until it has been laid out
+ */
+function sizeOf(canvas) {
+  const known = sizes.get(canvas);
+  if (known) return known;
+  sizes.set(canvas, { width: 0, height: 0 });
+  resizing.observe(canvas);
+  return { width: 0, height: 0 };
 }
 
 /**
