@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -153,13 +154,15 @@ def test_the_pipeline_says_how_sources_logs_and_store_are(demo: str, page: Page)
         expect(page.locator("main")).to_contain_text(word, timeout=WITHIN_MS)
 
 
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", PAGES)
-def test_no_page_keeps_anybody_out(demo: str, page: Page, name: str) -> None:
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-        page.goto(f"{demo}{PAGES[name]}")
-        page.locator(FULL[name]).first.wait_for(timeout=WITHIN_MS)
-        assert serious_findings(page) == [], scheme
+def test_no_page_keeps_anybody_out(
+    demo: str, page: Page, name: str, scheme: Literal["light", "dark"]
+) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.goto(f"{demo}{PAGES[name]}")
+    page.locator(FULL[name]).first.wait_for(timeout=WITHIN_MS)
+    assert serious_findings(page) == []
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -209,6 +212,7 @@ def history(path: Path) -> None:
     path.write_text("\n".join(["time,tag,value", *lines]) + "\n")
 
 
+@pytest.mark.long
 def test_a_page_comes_back_by_itself_when_the_server_was_restarted(tmp_path: Path, page: Page) -> None:
     port, plant = free_port(), tmp_path / "plant.yaml"
     url = f"http://127.0.0.1:{port}/"
@@ -236,6 +240,7 @@ def stop(run: Run) -> None:
     assert run.stop() == 0
 
 
+@pytest.mark.long
 def test_a_page_opened_while_the_twin_starts_goes_on_by_itself(tmp_path: Path, page: Page) -> None:
     port, plant = free_port(), tmp_path / "plant.yaml"
     plant.write_text(PLANT.format(broker=free_port(), port=port, tags="level"))
