@@ -53,8 +53,6 @@ bench-web: $(VENV)/.dev
 	sh scripts/services.sh $(VENV)
 	$(BIN)/python benchmarks/web.py
 
-picture: $(VENV)/.core
-	$(BIN)/python scripts/picture.py docs/demo.svg
 screenshots: $(VENV)/.dev
 	sh scripts/services.sh $(VENV)
 	PYTHONPATH=tests $(BIN)/python scripts/screenshots.py docs/screens
