@@ -204,7 +204,7 @@ class QualityPage {
     refill(this.reasons, h("ul", { class: "bars" }, found.map(({ reason, count: n, tags, worst }) => {
       const tag = this.plant.byName.get(worst);
       return h("li", null,
-        h("p", { class: "row tight" }, h("strong", null, reason), h("span", { class: "muted" }, REASON_MEANS[reason] ?? ""), h("span", { class: "push nowrap" }, `${count(n)} samples`)),
+        h("p", { class: "row tight" }, h("strong", null, reason), h("span", { class: "muted" }, REASON_MEANS[reason] ?? ""), h("span", { class: "push nowrap" }, `${count(n)} ${n === 1 ? "sample" : "samples"}`)),
         h("div", { class: "bar", "aria-hidden": "true" }, h("span", { style: { width: `${(100 * n) / most}%` } })),
         h("p", { class: "muted small" }, `${tags === 1 ? "on" : `on ${count(tags)} tags, most on`} `, tag ? h("a", { href: `#/asset/${encodeURIComponent(tag.asset)}?tag=${encodeURIComponent(tag.tag)}` }, worst) : worst));
     })));
