@@ -37,8 +37,8 @@ export async function get(path, query = {}, signal = undefined) {
     if (value === undefined || value === "") continue;
     for (const each of Array.isArray(value) ? value : [value]) words.append(name, String(each));
   }
-  const tail = words.size ? `?${words}` : "";
-  return ask(`${BASE}${path}${tail}`, signal);
+  const tail = String(words);
+  return ask(`${BASE}${path}${tail ? `?${tail}` : ""}`, signal);
 }
 
 /**

@@ -1,7 +1,7 @@
 /** The head of an asset's page: health and why, what the model says comes next, how far to trust it. */
 
 import { byName, healthOf } from "../pure/assets.js";
-import { decimalsFor, duration, number, percent, quantity } from "../pure/format.js";
+import { decimalsFor, duration, number } from "../pure/format.js";
 import { HEALTH_MEANS, stateName, unitText } from "../pure/words.js";
 import { fill, h, refill, setText, table } from "../ui/dom.js";
 import { healthBadge } from "../ui/status.js";
@@ -48,7 +48,7 @@ export class AssetHead {
   #parts(snapshot) {
     const nis = snapshot.nis === null ? null : h("p", { class: "muted small" }, "Surprise (NIS) ", h("strong", null, number(snapshot.nis, 2)), ": 1 is expected, above 4 for a while the twin counts as diverged.");
     if (!snapshot.model) return [h("p", { class: "muted small" }, "No model: its tags are judged and estimated, nothing is predicted."), nis];
-    const rows = snapshot.predictions.map((each) => [each.output, ...[each.now, each.value, each.persistence].map((value) => this.#value(each, value))]);
+    const rows = snapshot.predictions.map((each) => [outputName(each), ...[each.now, each.value, each.persistence].map((value) => this.#value(each, value))]);
     const ahead = `In ${duration(snapshot.horizon_s)}, by the model`;
     const outputs = new Set(snapshot.predictions.map(({ output }) => output));
     const states = Object.entries(snapshot.state).filter(([name]) => !outputs.has(name));
@@ -66,10 +66,20 @@ export class AssetHead {
    * @param {number | null} value
    */
   #value(prediction, value) {
-    if (unitText(prediction.unit) === "") return percent(value, 2);
+    if (isShare(prediction)) return number(value === null ? null : 100 * value, 2);
     const tag = this.asset.tags.find(({ name }) => name === prediction.output);
-    return quantity(value, prediction.unit, decimalsFor(tag?.noise));
+    return number(value, decimalsFor(tag?.noise));
   }
+}
+
+/** Whether a figure without a unit is shown as percent. @param {import("../pure/assets.js").Prediction} prediction */
+function isShare(prediction) {
+  return unitText(prediction.unit) === "";
+}
+
+/** @param {import("../pure/assets.js").Prediction} prediction */
+function outputName(prediction) {
+  return h("span", null, `${prediction.output.replaceAll("_", " ")} `, h("span", { class: "muted" }, isShare(prediction) ? "%" : unitText(prediction.unit)));
 }
 
 /**

@@ -155,14 +155,14 @@ class Figures {
     /** @type {Map<string, {value: HTMLElement, note: HTMLElement, box: HTMLElement}>} */
     this.boxes = new Map();
     this.element = h("dl", { class: "figures", "aria-label": "The plant in figures" });
-    for (const name of ["In sync", "Tags Good", "Uncertain", "Bad", "Samples", "Behind", "Cycle p99", "Sources up"]) this.#box(name);
+    for (const name of ["Assets in sync", "Tags Good", "Uncertain", "Bad", "Samples", "Behind", "Cycle p99", "Sources up"]) this.#box(name);
   }
 
   /** @param {string} name */
   #box(name) {
     const value = h("span", { class: "value live" });
     const note = h("span", { class: "muted" });
-    const box = h("div", null, h("dt", null, name), h("dd", null, value, note));
+    const box = h("div", null, h("dt", null, name), h("dd", null, value, " ", note));
     this.boxes.set(name, { value, note, box });
     this.element.append(box);
   }
@@ -176,14 +176,14 @@ class Figures {
     const { cycles, sources = [] } = plant.pipeline ?? {};
     const up = sources.filter((/** @type {any} */ each) => isUp(each.link)).length;
     const known = Boolean(plant.pipeline);
-    this.#set("In sync", count(well), ` of ${count(assets.length)} ${assets.length === 1 ? "asset" : "assets"}`, well < assets.length ? "warn" : "");
-    this.#set("Tags Good", count(counts[0]), ` of ${count(plant.tags.length)}`, "");
+    this.#set("Assets in sync", count(well), `of ${count(assets.length)}`, well < assets.length ? "warn" : "");
+    this.#set("Tags Good", count(counts[0]), `of ${count(plant.tags.length)}`, "");
     this.#set("Uncertain", count(counts[1]), "", counts[1] ? "warn" : "");
     this.#set("Bad", count(counts[2]), "", counts[2] ? "bad" : "");
-    this.#set("Samples", known ? rate(cycles.samples_per_s) : "–", " /s", "");
+    this.#set("Samples", known ? rate(cycles.samples_per_s) : "–", "/s", "");
     this.#set("Behind", known ? duration(cycles.lag_s) : "–", "", known && cycles.lag_s > 2 * cycles.period_s ? "warn" : "");
-    this.#set("Cycle p99", known ? duration(cycles.p99_s) : "–", known ? ` of ${duration(cycles.period_s)}` : "", known && cycles.p99_s > cycles.period_s ? "warn" : "");
-    this.#set("Sources up", known ? count(up) : "–", known ? ` of ${count(sources.length)}` : "", known && up < sources.length ? "bad" : "");
+    this.#set("Cycle p99", known ? duration(cycles.p99_s) : "–", known ? `of ${duration(cycles.period_s)}` : "", known && cycles.p99_s > cycles.period_s ? "warn" : "");
+    this.#set("Sources up", known ? count(up) : "–", known ? `of ${count(sources.length)}` : "", known && up < sources.length ? "bad" : "");
   }
 
   /**
