@@ -36,6 +36,8 @@ if [ -n "$missing" ] && command -v apt-get >/dev/null 2>&1; then
     done
 fi
 
-# node-opcua comes from npm into .services/.
-PYTHONPATH=tests "${1:-.venv}/bin/python" -m support.nodeopcua || echo "node-opcua could not be installed" >&2
+# node-opcua and axe-core come from npm into .services/.
+for each in nodeopcua axe; do
+    PYTHONPATH=tests "${1:-.venv}/bin/python" -m "support.$each" || echo "$each could not be installed" >&2
+done
 exit 0

@@ -46,6 +46,7 @@ HEADINGS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "`existing` of an InfluxDB store": (models.ExistingConfig, {"measurement": "m"}),
     "`log`": (models.LocalLogConfig, {}),
     "`web`": (models.WebConfig, {}),
+    "`tls` of `web`": (models.WebTlsConfig, {"cert": "c.pem", "key": "k.pem"}),
 }
 
 

@@ -13,6 +13,7 @@ from twinloop.cli.main import parser
 from twinloop.loop.metrics import Metrics
 from twinloop.records import DeadReason, EventKind, Health
 from twinloop.status import Reason
+from twinloop.web.figures import WebFigures
 
 ROOT = Path(__file__).parents[1]
 DOCS = {path.name: path.read_text() for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")]}
@@ -26,7 +27,9 @@ def test_every_reason_event_and_health_is_documented(kind: type[Enum]) -> None:
 
 
 def test_every_metric_is_documented_and_no_other() -> None:
-    made = {metric.name for metric in Metrics().registry.collect()}
+    registry = Metrics().registry
+    WebFigures(registry)
+    made = {metric.name for metric in registry.collect()}
     named = set(re.findall(r"`(twinloop_\w+)`", DOCS["REFERENCE.md"]))
     bare = {name.removesuffix("_total") for name in named}
     assert bare == made

@@ -6,25 +6,25 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import Counter
 
+from support.looks import HandMade
+from twinloop.config.web import WebConfig
 from twinloop.errors import StartError
 from twinloop.web.probe import Probe
 
 
 @pytest.fixture
-def state() -> dict[str, Any]:
-    return {"well": True}
+def look() -> HandMade:
+    return HandMade()
 
 
 @pytest.fixture
-def probe(state: dict[str, Any]) -> Iterator[Probe]:
-    registry = CollectorRegistry()
-    Counter("twinloop_samples", "Samples", registry=registry).inc(3)
-    made = Probe("127.0.0.1", 0, registry, lambda: (bool(state["well"]), dict(state)))
+def probe(look: HandMade) -> Iterator[Probe]:
+    Counter("twinloop_samples", "Samples", registry=look.registry).inc(3)
+    made = Probe(look, WebConfig(port=0))
     yield made
     made.close()
 
@@ -45,12 +45,14 @@ def test_metrics_are_in_prometheus_text(probe: Probe) -> None:
     assert "twinloop_samples_total 3.0" in text
 
 
-def test_healthz_is_200_while_well_and_503_otherwise(probe: Probe, state: dict[str, Any]) -> None:
-    assert get(probe, "/healthz")[0] == 200
-    state["well"] = False
+def test_health_is_200_while_well_and_503_otherwise(probe: Probe, look: HandMade) -> None:
+    assert json.loads(get(probe, "/healthz")[1]) == {"status": "starting"}
+    twin = look.begin()
+    assert get(probe, "/healthz")[0] == get(probe, "/readyz")[0] == 200
+    twin.well = False
     status, text = get(probe, "/healthz")
-    assert status == 503
-    assert json.loads(text) == {"well": False}
+    assert status == get(probe, "/readyz")[0] == 503
+    assert json.loads(text)["plant"] == "test"
 
 
 def test_what_is_not_there_is_a_404_and_writing_a_405(probe: Probe) -> None:
@@ -60,4 +62,4 @@ def test_what_is_not_there_is_a_404_and_writing_a_405(probe: Probe) -> None:
 
 def test_a_taken_port_is_refused_with_a_way_out(probe: Probe) -> None:
     with pytest.raises(StartError, match=rf"127.0.0.1:{probe.port} cannot be listened on .*port"):
-        Probe("127.0.0.1", probe.port, CollectorRegistry(), lambda: (True, {}))
+        Probe(HandMade(), WebConfig(port=probe.port))

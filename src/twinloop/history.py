@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from twinloop.log.files import read_entries
 from twinloop.records import Outputs, decode_outputs
 from twinloop.sources.refeed import Ledger, letter_key
 from twinloop.stores.queries import LocalQueries
+from twinloop.stores.rows import Entry
 from twinloop.storing import Reading, make_queries
 from twinloop.tags import TagTable
 from twinloop.timetext import parse_duration, parse_time
@@ -40,11 +41,17 @@ A datetime without a zone is taken as UTC, as in text.
 """
 
 
-def open_queries(config: PlantConfig) -> LocalQueries:
+def open_queries(
+    config: PlantConfig, unsealed: Callable[[int], Iterable[Entry]] | None = None
+) -> LocalQueries:
     """The store's answers, with what the running twin has not sealed yet.
 
     With `log: {type: memory}` the newest outputs are in that process alone: what the store has not sealed
-    yet is not seen from here.
+    yet is not seen from elsewhere.
+
+    Args:
+        config: the plant file.
+        unsealed: reads the output log after an offset; by default from the data directory.
 
     Raises:
         ConfigError: the store needs a package that is not installed.
@@ -72,8 +79,8 @@ def open_queries(config: PlantConfig) -> LocalQueries:
         return np.array([key in fed for key in keys], bool)
 
     active = [bool(each) for each in table.active]
-    unsealed = partial(outputs_after, directory)
-    return make_queries(config, table, Reading(unsealed, active, directory / "outputs", settled))
+    read = unsealed or partial(outputs_after, directory)
+    return make_queries(config, table, Reading(read, active, directory / "outputs", settled))
 
 
 def outputs_after(directory: Path, after: int) -> Iterator[tuple[int, Outputs]]:

@@ -11,20 +11,18 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from twinloop.batch import NO_TIME
 from twinloop.build import Replay, build_loop
 from twinloop.config.expand import cycle_ns
 from twinloop.config.plantfile import read
+from twinloop.looking import Looking, Process, cycle_figures
 from twinloop.loop.metrics import Metrics, quantile
 from twinloop.loop.supervise import LinkPhase
 from twinloop.loop.sync import Loop
 from twinloop.memory import few_arenas
 from twinloop.records import Event, EventKind, Outputs, Snapshot
-from twinloop.screen import AssetRow, CycleFigures, Note, PlantView, TagRow
-from twinloop.status import Reason
-from twinloop.web.probe import Probe
+from twinloop.screen import AssetRow, Note, PlantView, TagRow
+from twinloop.web.serving import served
 from twinloop.workplace import Workplace, workplace
 
 __all__ = ["RunningTwin", "running"]
@@ -32,7 +30,6 @@ __all__ = ["RunningTwin", "running"]
 _log = logging.getLogger("twinloop.run")
 
 _NOTES: Final = 20
-_STALE: Final = int(Reason.STALE)
 _STYLES: Final = {
     EventKind.LINK_DOWN: "red",
     EventKind.ADDRESS_LOST: "red",
@@ -41,7 +38,6 @@ _STYLES: Final = {
     EventKind.HEALTH: "cyan",
     EventKind.REBASELINED: "cyan",
 }
-_WELL_WITHIN_CYCLES: Final = 10
 
 
 @asynccontextmanager
@@ -67,15 +63,22 @@ async def running(
     asyncio.get_running_loop().set_exception_handler(_report)
     with ExitStack() as stack:
         metrics = Metrics()
-        look = _Look()
+        process = Process(path, loaded.config, metrics.registry)
         web = loaded.config.web
         if web is not None and replay is None:
-            probe = Probe(web.host, web.port, metrics.registry, look.healthz)
-            stack.callback(probe.close)
-            _log.info("web: http://%s:%d/healthz and /metrics", web.host, probe.port)
+            stack.enter_context(served(process, web))
         place = stack.enter_context(workplace(loaded.config))
         loop = build_loop(place, metrics, replay)
-        twin = look.twin = RunningTwin(place, loop, metrics)
+        try:
+            looking = Looking(place, loop, metrics)
+        except BaseException:
+            await loop.close()
+            raise
+        stack.callback(looking.close)
+        twin = RunningTwin(place, loop, metrics, looking)
+        process.twin = looking
+        if web is not None and replay is None:
+            looking.take_up()
         stop = asyncio.Event()
         task = asyncio.create_task(loop.run(stop), name="loop")
         twin.attach(task)
@@ -86,17 +89,6 @@ async def running(
             await task
 
 
-class _Look:
-    """What `/healthz` looks at: nothing until there is a twin."""
-
-    twin: RunningTwin | None = None
-
-    def healthz(self) -> tuple[bool, dict[str, Any]]:
-        if self.twin is None:
-            return False, {"status": "starting"}
-        return self.twin.healthz()
-
-
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Say what a callback or a forgotten task of a library raised; nobody else would."""
     del loop
@@ -105,22 +97,21 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 class RunningTwin:
-    """A running twin, to look into; made by `running`."""
+    """A running twin, to look into; made by `running`.
 
-    def __init__(self, place: Workplace, loop: Loop, metrics: Metrics) -> None:
+    Attributes:
+        looking: what it shows to the web.
+    """
+
+    def __init__(self, place: Workplace, loop: Loop, metrics: Metrics, looking: Looking) -> None:
         self._place = place
         self._loop = loop
+        self.looking = looking
+        self._seen = looking.seen
         self.metrics = metrics
         self._task: asyncio.Task[None] | None = None
-        n = len(place.table)
-        self._raw = np.full(n, np.nan)
-        self._status = np.zeros(n, np.uint32)
-        self._reasons = np.zeros(n, np.uint32)
-        self._arrival = np.full(n, NO_TIME, np.int64)
-        self._snapshots: dict[str, Snapshot] = {}
         self._notes: deque[Note] = deque(maxlen=_NOTES)
         self._period_s = cycle_ns(place.config) / 1e9
-        self.began_s = time.monotonic()
         loop.listen(self._hear)
 
     def attach(self, task: asyncio.Task[None]) -> None:
@@ -144,35 +135,9 @@ class RunningTwin:
 
     def healthz(self) -> tuple[bool, dict[str, Any]]:
         """Whether the loop turns, and how its sources and assets are; callable from any thread."""
-        age_s = time.monotonic() - self._loop.last_cycle_s
-        well = age_s < max(5.0, _WELL_WITHIN_CYCLES * self._period_s)
-        sources = {
-            each.name: {
-                "link": each.figures.phase.value,
-                "samples": each.figures.samples,
-                "problem": each.figures.problem,
-            }
-            for each in self._loop.supervisors
-        }
-        return well, {
-            "status": "ok" if well else "the loop does not turn",
-            "plant": self._place.config.plant,
-            "cycle_age_s": round(age_s, 3),
-            "cycles": self.metrics.figures.cycles,
-            "sources": sources,
-            "assets": {name: shot.health.value for name, shot in list(self._snapshots.items())},
-        }
+        return self.looking.healthz()
 
     def _hear(self, outputs: Outputs) -> None:
-        if outputs.samples:
-            batch = outputs.batch()
-            # Later rows of a tag overwrite earlier ones: NumPy assigns in order.
-            self._raw[batch.tag] = batch.value
-            self._status[batch.tag] = batch.status
-            self._reasons[batch.tag] = batch.reasons
-            self._arrival[batch.tag] = batch.arrival
-        for snapshot in outputs.snapshots:
-            self._snapshots[snapshot.asset] = snapshot
         for event in outputs.events:
             if event.kind is not EventKind.STATUS:
                 self._notes.append(_note(event))
@@ -180,82 +145,37 @@ class RunningTwin:
     def view(self) -> PlantView:
         """The twin now, for the terminal."""
         now = time.time_ns()
-        assets = [self._asset_row(name) for name in self._place.config.assets]
+        snapshots = self._seen.snapshots()
         return PlantView(
             plant=self._place.config.plant,
             time_ns=now,
             tags=self._tag_rows(now),
-            assets=assets,
-            cycle=self._cycle(),
+            assets=[_asset_row(name, snapshots.get(name)) for name in self._place.config.assets],
+            cycle=cycle_figures(self.metrics, self._period_s),
             notes=list(self._notes),
         )
 
-    def _tag_rows(self, now: int) -> list[TagRow]:
-        fold = self._loop.fold
-        bank, validate = fold.estimate.bank, fold.validate
+    def _tag_rows(self, now_ns: int) -> list[TagRow]:
+        bank, newest = self._loop.fold.estimate.bank, self._seen.now()
         value, std, rate = bank.value, bank.std, bank.rate
-        silent, stale = validate.stale_status, validate.stale
         rows = []
         for index, tag in self._place.table.items():
-            heard = self._arrival[index] != NO_TIME
-            status, reasons = int(self._status[index]), int(self._reasons[index])
-            if not heard and int(silent[index]) >> 30 > status >> 30:
-                status = int(silent[index])
-            if stale[index] and int(silent[index]) >> 30 > status >> 30:
-                status, reasons = int(silent[index]), reasons | _STALE
+            heard_ns = int(newest.arrival[index])
             rows.append(
                 TagRow(
                     asset=tag.asset,
                     tag=tag.name.removeprefix(f"{tag.asset}."),
                     unit=tag.unit,
-                    raw=float(self._raw[index]),
+                    raw=float(newest.value[index]),
                     estimate=float(value[index]),
                     std=float(std[index]),
                     rate=float(rate[index]),
-                    status=status,
-                    reasons=reasons,
-                    age_s=(now - int(self._arrival[index])) / 1e9 if heard else float("nan"),
+                    status=int(newest.status[index]),
+                    reasons=int(newest.reasons[index]),
+                    age_s=(now_ns - heard_ns) / 1e9 if heard_ns != NO_TIME else float("nan"),
                 )
             )
         return rows
-
-    def _asset_row(self, name: str) -> AssetRow:
-        snapshot = self._snapshots.get(name)
-        if snapshot is None:
-            return AssetRow(name)
-        by_output = {prediction.output: prediction for prediction in snapshot.predictions}
-        temperature, conversion = by_output.get("temperature"), by_output.get("conversion")
-        nan = float("nan")
-        return AssetRow(
-            asset=name,
-            health=snapshot.health.value,
-            why=snapshot.why,
-            conversion=conversion.now if conversion else nan,
-            conversion_ahead=conversion.value if conversion else nan,
-            now=temperature.now if temperature else nan,
-            predicted=temperature.value if temperature else nan,
-            persistence=temperature.persistence if temperature else nan,
-            unit=temperature.unit if temperature else "",
-            horizon_s=snapshot.horizon_s,
-            nis=snapshot.nis,
-        )
-
-    def _cycle(self) -> CycleFigures:
-        figures = self.metrics.figures
-        recent = list(figures.recent)
-        durations = figures.durations()
-        last = recent[-10:]
-        span_s = max(len(last), 1) * self._period_s
-        return CycleFigures(
-            period_s=self._period_s,
-            p50_s=quantile(durations, 0.5),
-            p99_s=quantile(durations, 0.99),
-            jitter_s=quantile([cycle.jitter_s for cycle in recent], 0.99),
-            lag_s=last[-1].lag_s if last else float("nan"),
-            samples_per_s=sum(cycle.samples for cycle in last) / span_s,
-            missed=figures.missed,
-            cycles=figures.cycles,
-        )
 
     def summary(self) -> str:
         """One line on what this run has done."""
@@ -285,3 +205,24 @@ def _note(event: Event) -> Note:
     words = " ".join(part for part in (event.kind.value, event.subject, change) if part)
     text = f"{words}: {event.why}" if event.why else words
     return Note(event.time, text, _STYLES.get(event.kind, ""))
+
+
+def _asset_row(name: str, snapshot: Snapshot | None) -> AssetRow:
+    if snapshot is None:
+        return AssetRow(name)
+    by_output = {prediction.output: prediction for prediction in snapshot.predictions}
+    temperature, conversion = by_output.get("temperature"), by_output.get("conversion")
+    nan = float("nan")
+    return AssetRow(
+        asset=name,
+        health=snapshot.health.value,
+        why=snapshot.why,
+        conversion=conversion.now if conversion else nan,
+        conversion_ahead=conversion.value if conversion else nan,
+        now=temperature.now if temperature else nan,
+        predicted=temperature.value if temperature else nan,
+        persistence=temperature.persistence if temperature else nan,
+        unit=temperature.unit if temperature else "",
+        horizon_s=snapshot.horizon_s,
+        nis=snapshot.nis,
+    )

@@ -88,6 +88,9 @@ def parser() -> argparse.ArgumentParser:
     diff.add_argument("b", type=Path, metavar="DIR_B")
     diff.add_argument("--format", choices=("table", "json"), default="table")
 
+    text = "make of a password the hash that `web` takes, from the terminal or standard input"
+    _command(commands, "password", _password, text)
+
     _command(commands, "schema", _schema, "print the JSON Schema of the plant file")
     return top
 
@@ -418,6 +421,13 @@ def _query(options: argparse.Namespace) -> int:
     table = ask(queries, question, time.time_ns())
     terminal = options.output is None and sys.stdout.isatty()
     write(table, options.what, options.format, options.output or sys.stdout, terminal=terminal)
+    return DONE
+
+
+def _password(options: argparse.Namespace) -> int:  # noqa: ARG001 - every command has the same form
+    from twinloop.cli.password import make_hash
+
+    print(make_hash(sys.stdin))  # noqa: T201 - the command's result
     return DONE
 
 

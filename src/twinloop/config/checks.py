@@ -21,6 +21,7 @@ from twinloop.config.models import (
     TopicConfig,
 )
 from twinloop.config.text import nearest
+from twinloop.config.web import LOGIN_KEYS, web_problems, web_warnings
 from twinloop.errors import ConfigError
 from twinloop.sources.mqtt.payloads import PayloadOptions
 from twinloop.sources.mqtt.topics import TopicMap, TopicPattern, TopicRule
@@ -68,6 +69,9 @@ def errors(config: PlantConfig) -> Iterator[Finding]:
             yield from _opcua(config, ("sources", name), source)
     if isinstance(config.store, InfluxStoreConfig):
         yield from _influx(config, config.store)
+    if config.web is not None:
+        needs = tuple(("web", key) for key in LOGIN_KEYS)
+        yield from (Finding(("web", key), text, needs) for key, text in web_problems(config.web))
 
 
 def warnings(config: PlantConfig) -> Iterator[Finding]:
@@ -91,6 +95,7 @@ def warnings(config: PlantConfig) -> Iterator[Finding]:
             yield Finding(("tags", tag), "no asset has this tag")
     if isinstance(config.store, InfluxStoreConfig):
         yield from _unprotected_store(config.store)
+    yield from (Finding(("web", key), text) for key, text in web_warnings(config.web))
 
 
 def _unused(config: PlantConfig, name: str, asset: AssetConfig) -> Iterator[Finding]:

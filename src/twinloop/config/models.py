@@ -35,6 +35,7 @@ from twinloop.config.fields import (
 from twinloop.config.influx import ExistingConfig, InfluxStoreConfig
 from twinloop.config.section import Section, TlsConfig, typed
 from twinloop.config.text import SECOND_NS, show
+from twinloop.config.web import WebConfig, WebTlsConfig
 from twinloop.tags import DEFAULT_REBASELINE, DEFAULT_REMEMBER, DEFAULT_REWIND_NS
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "TlsConfig",
     "TopicConfig",
     "WebConfig",
+    "WebTlsConfig",
 ]
 
 MINUTE_NS: Final = 60 * SECOND_NS
@@ -328,14 +330,6 @@ class MemoryLogConfig(LocalLogConfig):
         if self.overflow == "thin":
             raise ValueError("overflow: thin needs a log on disk (type: local)")
         return self
-
-
-class WebConfig(Section):
-    """Where /healthz, /metrics and the dashboard are served."""
-
-    host: Text = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
-    port: Annotated[int, whole(0, 65535)] = Field(8800, description="TCP port; 0 takes a free one")
-    writable: Flag = Field(False, description="true: lab samples may be sent in by HTTP")
 
 
 SourceConfig = Annotated[MqttSourceConfig | OpcuaSourceConfig, Field(discriminator="type")]

@@ -106,12 +106,16 @@ class Loop:
     Args:
         parts: what to run on.
         supervisors: called with `append` to make the supervisors of the sources.
+
+    Attributes:
+        parts: what it runs on.
+        delivery: brings outputs into the store.
     """
 
     def __init__(self, parts: Parts, supervisors: Callable[[Append], Sequence[Supervisor]]) -> None:
-        self._parts = parts
+        self.parts = parts
         self.fold = parts.new_fold()
-        self._store = StoreReader(parts.outputs, parts.store, self._lost_outputs, parts.follower)
+        self.delivery = StoreReader(parts.outputs, parts.store, self._lost_outputs, parts.follower)
         self._progress = _Progress()
         self._listeners: list[Callable[[Outputs], None]] = []
         self._output: asyncio.Future[int] | None = None
@@ -125,7 +129,7 @@ class Loop:
 
     def append(self, record: Record, time_ns: int) -> Awaitable[int]:
         """Put a record into the log; awaiting gives its offset once durable."""
-        return self._parts.log.append(encode_record(record), time_ns)
+        return self.parts.log.append(encode_record(record), time_ns)
 
     def listen(self, listener: Callable[[Outputs], None]) -> None:
         """Call `listener` with the outputs of every record folded from now on; it must not block."""
@@ -146,7 +150,7 @@ class Loop:
             self._resume()
             workers += [
                 asyncio.create_task(self._fold(), name="fold"),
-                asyncio.create_task(self._store.run(), name="store"),
+                asyncio.create_task(self.delivery.run(), name="store"),
                 asyncio.create_task(self._checkpoint_now_and_then(), name="checkpoints"),
             ]
             clock = asyncio.create_task(self._cycles(self._began()), name="clock")
@@ -170,14 +174,14 @@ class Loop:
         """Let go of the store and the logs; for a loop that never ran, too."""
         self._keeper.hurry()
         try:
-            await self._store.close()
+            await self.delivery.close()
         finally:
-            await self._parts.log.close()
-            await self._parts.outputs.close()
+            await self.parts.log.close()
+            await self.parts.outputs.close()
 
     def _resume(self) -> None:
         """Take up the newest checkpoint and find how far the outputs already go."""
-        parts = self._parts
+        parts = self.parts
         self.fold, self._progress.folded = self._keeper.restore(self.fold, parts.new_fold)
         first = parts.log.stats().first_offset
         if self._progress.folded < 0 < first:
@@ -188,7 +192,7 @@ class Loop:
             self._outputs_cover = decode_outputs(newest).covers
 
     async def _fold(self) -> None:
-        log = self._parts.log
+        log = self.parts.log
         while True:
             await log.wait(self._progress.folded)
             try:
@@ -200,7 +204,7 @@ class Loop:
                 self._step(offset, data)
             if self._progress.folded == log.stats().last_offset:
                 self._progress.caught_up_s = time.monotonic()
-            if self._parts.checkpoints is None:
+            if self.parts.checkpoints is None:
                 log.release(self._progress.folded)
             # A full output log holds the fold back; else its entries would gather in memory.
             await self._written()
@@ -211,7 +215,7 @@ class Loop:
 
         Those whose outputs are written were told of before: the record of it follows, unless nothing does.
         """
-        if gap.last > self._outputs_cover or gap.last >= self._parts.log.stats().last_offset:
+        if gap.last > self._outputs_cover or gap.last >= self.parts.log.stats().last_offset:
             self._tell("received", gap)
         self._progress.reach(gap.last)
 
@@ -234,10 +238,10 @@ class Loop:
     def _step(self, offset: int, data: bytes) -> None:
         outputs = self.fold.step(offset, decode_record(data))
         if offset > self._outputs_cover and not outputs.is_empty:
-            entry = self._parts.outputs.append(encode_outputs(outputs), outputs.time)
+            entry = self.parts.outputs.append(encode_outputs(outputs), outputs.time)
             self._output = asyncio.ensure_future(entry)
         severities = _severities(outputs)
-        self._parts.metrics.outputs(outputs, severities)
+        self.parts.metrics.outputs(outputs, severities)
         self._samples_in_cycle += sum(severities)
         for listener in self._listeners:
             listener(outputs)
@@ -245,13 +249,13 @@ class Loop:
 
     def _began(self) -> Awaitable[int] | None:
         """Put the start into the log, before what the sources will hear."""
-        if self._parts.clock is None:  # a replay's time is not that of its day
+        if self.parts.clock is None:  # a replay's time is not that of its day
             return None
         now = time.time_ns()
         return self.append(Started(now), now)
 
     async def _cycles(self, started: Awaitable[int] | None) -> None:
-        clock = self._parts.clock
+        clock = self.parts.clock
         if clock is None or started is None:
             await asyncio.Event().wait()
             return
@@ -263,7 +267,7 @@ class Loop:
                 await self.append(due, due.time)
                 continue
             began = time.monotonic()
-            behind = self._progress.folded < self._parts.log.stats().last_offset
+            behind = self._progress.folded < self.parts.log.stats().last_offset
             lag_s = began - self._progress.caught_up_s if behind else 0.0
             offset = await self.append(due.tick, due.tick.time)
             await self._progress.wait_for(offset)
@@ -272,7 +276,7 @@ class Loop:
 
     def _count_cycle(self, tick: Tick, duration_s: float, jitter_s: float, lag_s: float) -> None:
         samples, self._samples_in_cycle = self._samples_in_cycle, 0
-        metrics = self._parts.metrics
+        metrics = self.parts.metrics
         metrics.cycle(Cycle(tick.time, duration_s, jitter_s, lag_s, samples, tick.missed))
         self.last_cycle_s = time.monotonic()
         now = time.time_ns()
@@ -286,9 +290,9 @@ class Loop:
                 age_s=age_s,
                 attempts=figures.attempts,
             )
-        for name, log in (("received", self._parts.log), ("outputs", self._parts.outputs)):
+        for name, log in (("received", self.parts.log), ("outputs", self.parts.outputs)):
             metrics.log(name, log.stats())
-        metrics.store(self._store.lag)
+        metrics.store(self.delivery.lag)
 
     async def _checkpoint_now_and_then(self) -> None:
         await self._keeper.merge()  # what a row of short runs has left
@@ -296,7 +300,7 @@ class Loop:
             # A full log can let go only of what two checkpoints cover.
             pressed = False
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._parts.log.pressed(), CHECKPOINT_EVERY_S)
+                await asyncio.wait_for(self.parts.log.pressed(), CHECKPOINT_EVERY_S)
                 pressed = True
             await self._checkpoint()
             await self._keeper.merge(pressed=pressed)
@@ -308,7 +312,7 @@ class Loop:
 
     async def _safe(self) -> None:
         await self._written()
-        await self._parts.outputs.sync()
+        await self.parts.outputs.sync()
 
     async def _hear_out(self, sources: Sequence[asyncio.Task[None]]) -> None:
         """Take what the sources have heard already, let them close, and wait until all is durable."""
@@ -347,10 +351,10 @@ class Loop:
 
     def _is_done(self, *, leaving: bool) -> bool:
         """Whether what was received is folded and stored; who leaves waits for no store that is away."""
-        folded = self._progress.folded >= self._parts.log.stats().last_offset
+        folded = self._progress.folded >= self.parts.log.stats().last_offset
         written = self._output is None or self._output.done()
-        stored = self._store.taken >= self._parts.outputs.stats().last_offset
-        return folded and written and (stored or (leaving and self._store.is_refused))
+        stored = self.delivery.taken >= self.parts.outputs.stats().last_offset
+        return folded and written and (stored or (leaving and self.delivery.is_refused))
 
 
 def _severities(outputs: Outputs) -> list[int]:

@@ -25,7 +25,7 @@ from twinloop.stores.rows import SAMPLE_SCHEMA, Entry, tables
 from twinloop.stores.segments import Listing, list_segments
 from twinloop.stores.writing import write_durably
 
-__all__ = ["Latest", "latest_path"]
+__all__ = ["Latest", "latest_path", "stale_status"]
 
 _log = logging.getLogger("twinloop.store")
 
@@ -113,11 +113,15 @@ class Latest:
             index = self._index.get(event["subject"])
             if index is None or event["offset"] < self._stale_offset[index]:
                 continue
-            self._stale[index] = _stale_status(event["after"], event["why"])
+            self._stale[index] = stale_status(event["after"], event["why"])
             self._stale_offset[index] = event["offset"]
 
+    def received(self) -> pa.Table:
+        """One row a tag that ever had a sample, by tag index, as it was received."""
+        return self._rows
+
     def rows(self) -> pa.Table:
-        """One row a tag that ever had a sample, by tag index; a silent tag's status lowered, reason STALE."""
+        """The same with a silent tag's status lowered, reason STALE."""
         tag = self._rows["tag"].to_numpy()
         silent = self._stale_offset[tag] > self._heard[tag]
         stale = np.where(silent, self._stale[tag], np.uint32(GOOD)).astype(np.uint32)
@@ -225,7 +229,7 @@ def _offset(event: dict[str, Any]) -> int:
     return int(event["offset"])
 
 
-def _stale_status(after: str, why: str) -> int:
+def stale_status(after: str, why: str) -> int:
     """The status a STATUS event leaves a silent tag with; Good where the event is not about silence."""
     if "STALE" not in why.replace("|", " ").replace(",", " ").split():
         return GOOD

@@ -105,8 +105,7 @@ class LocalQueries:
         asked = [self._tag(name) for name in tags]
 
         with self._lock:
-            self._known = self._followed() or self._ahead_of_store() or self._asker.ask(self._begun)
-            rows = self._known.latest.rows()
+            rows = self._newest().rows()
         tag = rows["tag"].to_numpy()
         position = np.full(max(len(self._names), int(tag.max(initial=-1)) + 1), -1, np.int64)
         position[tag] = np.arange(len(tag))
@@ -341,6 +340,16 @@ class LocalQueries:
             return by_time(pa.concat_tables(parts or [SCHEMAS[kind].empty_table()]))
 
         return with_time(self._asker.ask(ask)).drop_columns(["offset"])
+
+    def newest(self) -> pa.Table:
+        """The newest sample of every tag that ever had one, as it was received, by `SAMPLE_SCHEMA`."""
+        with self._lock:
+            return self._newest().received()
+
+    def _newest(self) -> Latest:
+        """The newest rows, brought up to date; for who holds the lock."""
+        self._known = self._followed() or self._ahead_of_store() or self._asker.ask(self._begun)
+        return self._known.latest
 
     def _followed(self) -> _Known | None:
         """What was known before, brought up to date; None where the log no longer leads there."""

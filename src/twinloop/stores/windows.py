@@ -55,7 +55,7 @@ class TagParts:
         rows = [each for each in meeting(self.listing, "samples", low, high) if each in plain]
         found += [parts_of(self._read(each, WINDOW_COLUMNS, low, high)) for each in rows]
         found.append(parts_of(of_tag(self.unsealed, self.tag, low, high)))
-        parts = self._uncontested(_ascending(pa.concat_tables(found)))
+        parts = self._uncontested(_ascending(pa.concat_tables(found).combine_chunks()))
         return _ascending(pa.concat_tables([*left, parts])) if left else parts
 
     def _uncontested(self, parts: pa.Table) -> pa.Table:
@@ -107,5 +107,7 @@ def rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment], set[Segment
 
 
 def _ascending(parts: pa.Table) -> pa.Table:
-    order = np.lexsort((parts["first"].to_numpy(), parts["time"].to_numpy()))
-    return parts.take(pa.array(order))
+    first, time = parts["first"].to_numpy(), parts["time"].to_numpy()
+    if bool(np.all((time[1:] > time[:-1]) | ((time[1:] == time[:-1]) & (first[1:] >= first[:-1])))):
+        return parts
+    return parts.take(pa.array(np.lexsort((first, time))))

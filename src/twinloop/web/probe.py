@@ -1,42 +1,41 @@
-"""`/healthz` and `/metrics`, served from a thread of their own so that they answer whatever the loop does."""
+"""`/healthz`, `/readyz` and `/metrics` alone, where the `web` extra is not installed."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
-import socket
-from collections.abc import Callable, Iterable
+import ssl
+from collections.abc import Iterable
 from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import make_wsgi_app
 
-from twinloop.errors import StartError
+from twinloop.config.web import WebConfig
+from twinloop.web.access import Access, Asking, TooManyError
+from twinloop.web.listening import listen, shown_context
+from twinloop.web.look import Look
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
 __all__ = ["Probe"]
 
 _log = logging.getLogger("twinloop.web")
 
-Healthz = Callable[[], tuple[bool, dict[str, Any]]]
-
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
-    request_queue_size = 32
+    context: ssl.SSLContext | None = None
 
-    def server_bind(self) -> None:
-        """Bind without looking the host up by name: that may take seconds on a plant network."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
-        self.setup_environ()
+    def get_request(self) -> tuple[Any, Any]:
+        """A connection; with TLS it shakes hands on its own thread."""
+        connection, address = self.socket.accept()
+        if self.context is not None:
+            connection = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
 
 class _Handler(WSGIRequestHandler):
@@ -50,30 +49,33 @@ class _Handler(WSGIRequestHandler):
 
 
 class Probe:
-    """An HTTP server for orchestrators and Prometheus.
+    """An HTTP server for orchestrators and Prometheus; where a login is asked for, it takes the token.
 
     Args:
-        host: address to listen on; beyond loopback a warning says what anyone there can read.
-        port: port; 0 takes a free one.
-        registry: the metrics.
-        healthz: whether all is well, and what to say; called on the server's thread.
+        look: what is shown.
+        config: where and to whom.
 
     Raises:
         StartError: the port is taken or the address is not this host's.
+        ConfigError: a file that `config` names cannot be used.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, healthz: Healthz) -> None:
-        application = _application(make_wsgi_app(registry), healthz)
+    def __init__(self, look: Look, config: WebConfig) -> None:
+        context = shown_context(config)
+        # Found by no name: that may take seconds on a plant network.
+        self._server = _Server((config.host, config.port), _Handler, bind_and_activate=False)
+        self._server.socket.close()
+        listener = self._server.socket = listen(config.host, config.port)
+        self._server.server_address = listener.getsockname()
+        self._server.server_name, self._server.server_port = self._server.server_address[:2]  # type: ignore[assignment]
+        self._server.setup_environ()
+        self._server.context = context
         try:
-            self._server = make_server(host, port, application, server_class=_Server, handler_class=_Handler)
-        except OSError as error:
-            raise StartError(
-                f"web: {host}:{port} cannot be listened on ({error.strerror or error}); "
-                "is another twinloop running? `web: {port: ...}` in the plant file chooses another port, "
-                "for the demo --port does"
-            ) from error
-        if not _is_loopback(host):
-            _log.warning("web: /healthz and /metrics can be read by anyone who reaches %s", host)
+            access = Access(config, self.port)
+        except Exception:
+            self._server.server_close()
+            raise
+        self._server.set_app(_Application(look, access))
         self._thread = Thread(target=self._server.serve_forever, args=(0.2,), name="web", daemon=True)
         self._thread.start()
 
@@ -89,34 +91,55 @@ class Probe:
         self._server.server_close()
 
 
-def _application(metrics: WSGIApplication, healthz: Healthz) -> WSGIApplication:
-    def application(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+class _Application:
+    def __init__(self, look: Look, access: Access) -> None:
+        self._look = look
+        self._access = access
+        self._metrics = make_wsgi_app(look.registry)
+
+    def __call__(  # noqa: PLR0911 - one a kind of answer
+        self, environ: WSGIEnvironment, start: StartResponse
+    ) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
+        asking = Asking(
+            address=environ.get("REMOTE_ADDR", ""),
+            hosts=[environ["HTTP_HOST"]] if "HTTP_HOST" in environ else [],
+            authorization=environ.get("HTTP_AUTHORIZATION", ""),
+        )
+        if not self._access.knows_host(asking.hosts):
+            return _answer(
+                start, "421 Misdirected Request", {"error": "not by that host name: see web.names"}
+            )
         if environ.get("REQUEST_METHOD") not in {"GET", "HEAD"}:
             return _answer(start, "405 Method Not Allowed", {"error": "only GET and HEAD"})
+        try:
+            known = self._access.grant(asking) is not None
+        except TooManyError as error:
+            wait = ("Retry-After", str(error.wait_s))
+            return _answer(start, "429 Too Many Requests", {"error": str(error)}, wait)
+        if path in {"/healthz", "/readyz"}:
+            return self._health(start, whole=known and path == "/healthz")
+        if not known:
+            challenge = ("WWW-Authenticate", "Bearer")
+            return _answer(start, "401 Unauthorized", {"error": "show the token"}, challenge)
         if path == "/metrics":
-            return metrics(environ, start)
-        if path == "/healthz":
-            well, words = healthz()
-            return _answer(start, "200 OK" if well else "503 Service Unavailable", words)
+            shown: Iterable[bytes] = self._metrics(environ, start)
+            return shown
         if path == "/":
-            return _answer(start, "200 OK", {"twinloop": ["/healthz", "/metrics"]})
+            return _answer(start, "200 OK", {"twinloop": ["/healthz", "/readyz", "/metrics"]})
         return _answer(start, "404 Not Found", {"error": f"nothing at {path}"})
 
-    return application
+    def _health(self, start: StartResponse, *, whole: bool) -> Iterable[bytes]:
+        twin = self._look.twin
+        well, words = twin.healthz() if twin is not None else (False, {"status": "starting"})
+        shown = words if whole else {"status": words["status"]}
+        return _answer(start, "200 OK" if well else "503 Service Unavailable", shown)
 
 
-def _answer(start: StartResponse, status: str, words: dict[str, Any]) -> Iterable[bytes]:
+def _answer(
+    start: StartResponse, status: str, words: dict[str, Any], *more: tuple[str, str]
+) -> Iterable[bytes]:
     body = json.dumps(words).encode() + b"\n"
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    start(status, headers)
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *more]
+    start(status, [*headers, ("X-Content-Type-Options", "nosniff")])
     return [body]
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
