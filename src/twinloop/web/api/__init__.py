@@ -34,7 +34,7 @@ def api_router(look: Look) -> APIRouter:
         look: the process they are about. It may still be starting: they say so then.
     """
     desk = Desk(look)
-    store, twin, sent = (guarded_router(Turns(at_once)) for at_once in (4, 2, 2))
+    store, twin, sent = (guarded_router(Turns(at_once)) for at_once in (2, 1, 1))
     _add_history(store, History(desk))
     _add(store, "/latest", Current(desk).latest, rows_of(models.Sample), 404)
     _add(store, "/provenance", Provenance(desk).provenance, object_of(models.ProvenanceOf), 404)
