@@ -139,21 +139,28 @@ class Seen:
             gathered = [self._waiting.popleft() for _ in range(len(self._waiting))]
             if not gathered:
                 return
+            told = [outputs for outputs in gathered if outputs.events or outputs.snapshots]
             with_samples = [outputs for outputs in gathered if outputs.samples]
             if with_samples:
-                self._add_samples(with_samples)
-            for outputs in gathered:
+                self._add_samples(with_samples, in_one=not told)
+            for outputs in told:
                 for event in outputs.events:
                     self._add_event(event, outputs.covers)
                 for snapshot in outputs.snapshots:
                     self._snapshots[snapshot.asset] = snapshot
 
-    def _add_samples(self, gathered: Sequence[Outputs]) -> None:
-        """Rows of all outputs as one batch: columns lie one after the other, so their bytes are joined."""
+    def _add_samples(self, gathered: Sequence[Outputs], *, in_one: bool) -> None:
+        """Rows of all outputs as one batch: columns lie one after the other, so their bytes are joined.
+
+        Args:
+            gathered: the outputs.
+            in_one: whether no event lies between them, so that they might have been one.
+        """
         joined = [b"".join(parts) for parts in zip(*(outputs.samples for outputs in gathered), strict=True)]
         batch = Batch.from_buffers(joined)
-        sizes = [len(outputs.samples[0]) // 4 for outputs in gathered]
-        covers = np.repeat(np.array([outputs.covers for outputs in gathered], np.int64), sizes)
+        sizes = [len(batch)] if in_one else [len(outputs.samples[0]) // 4 for outputs in gathered]
+        offsets = [outputs.covers for outputs in (gathered[-1:] if in_one else gathered)]
+        covers = np.repeat(np.array(offsets, np.int64), sizes)
         self._count(batch)
         late = (batch.reasons & _LATE) != 0
         self._hear_of(batch, late, covers)
