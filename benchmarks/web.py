@@ -48,6 +48,7 @@ SETTLE_S: Final = 3.0
 PLANT: Final = """\
 plant: bench
 data_dir: ./data
+cycle: 100ms
 sources:
   field:
     type: mqtt

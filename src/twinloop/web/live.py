@@ -160,7 +160,7 @@ class Hub:
         portion: list[bytes | str] = []
         now, before = twin.now(), self._before
         self._before = now
-        if before is not None and self._clients:
+        if before is not None and now is not before and self._clients:
             rows = np.flatnonzero(changed_rows(before, now) & twin.table.active)
             if len(rows):
                 portion.append(encode(now, rows, _clock_ms()))
