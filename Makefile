@@ -2,14 +2,14 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-long check format bench bench-store bench-web picture lock clean
+.PHONY: help demo test test-long check format bench bench-store bench-web screenshots lock clean
 
 help:
 	@echo "make demo       the simulated plant and its twin, live (SECONDS=30 to end by itself)"
 	@echo "make test       set up and run the tests"
 	@echo "make test-long  the slow ones: large data, soaks"
 	@echo "make check      ruff, mypy, import layers, docs"
-	@echo "make picture    draw the README's picture from a running demo"
+	@echo "make screenshots  picture the pages of a running demo for README and docs"
 	@echo "make bench      print the figures the documentation quotes"
 	@echo "make bench-store  a day of 1,000 tags beside DuckDB, SQLite and InfluxDB (POINTS=, PEER_POINTS=)"
 	@echo "make bench-web  pages of 1,000 tags at 10 Hz: CPU, the cycle beside slow pages, frames per second"
@@ -53,8 +53,9 @@ bench-web: $(VENV)/.dev
 	sh scripts/services.sh $(VENV)
 	$(BIN)/python benchmarks/web.py
 
-picture: $(VENV)/.core
-	$(BIN)/python scripts/picture.py docs/demo.svg
+screenshots: $(VENV)/.dev
+	sh scripts/services.sh $(VENV)
+	PYTHONPATH=tests $(BIN)/python scripts/screenshots.py docs/screens
 
 # The locks carry hashes and no registry's address.
 lock: $(VENV)/.dev

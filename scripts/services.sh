@@ -17,6 +17,7 @@ as_root() {
 missing=""
 [ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null 2>&1 || missing="$missing mosquitto"
 command -v npm >/dev/null 2>&1 || missing="$missing npm"
+command -v curl >/dev/null 2>&1 || missing="$missing curl"
 command -v influxd >/dev/null 2>&1 || missing="$missing influxdb"
 command -v victoria-metrics >/dev/null 2>&1 || missing="$missing victoria-metrics"
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
@@ -35,6 +36,8 @@ if [ -n "$missing" ] && command -v apt-get >/dev/null 2>&1; then
     done
 fi
 
-# node-opcua comes from npm into .services/.
-PYTHONPATH=tests "${1:-.venv}/bin/python" -m support.nodeopcua || echo "node-opcua could not be installed" >&2
+# node-opcua and axe-core come from npm into .services/.
+for each in nodeopcua axe; do
+    PYTHONPATH=tests "${1:-.venv}/bin/python" -m "support.$each" || echo "$each could not be installed" >&2
+done
 exit 0

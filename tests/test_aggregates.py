@@ -247,8 +247,8 @@ class MinutesOnly(LocalQueries):
 
     gone = T0 + 9_000 * SECOND
 
-    def range(self, tag: str, start: int | None, end: int | None) -> pa.Table:
-        return super().range(tag, max(start or self.gone, self.gone), end)
+    def range(self, tag: str, start: int | None, end: int | None, *, most: int | None = None) -> pa.Table:
+        return super().range(tag, max(start or self.gone, self.gone), end, most=most)
 
 
 def test_what_a_store_has_only_figures_of_is_before_the_beginning(tmp_path: Path) -> None:

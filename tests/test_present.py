@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from twinloop.errors import QueryError
-from twinloop.present import FORMATS, render, write
+from twinloop.present import FORMATS, _json_column, render, to_json, write
 from twinloop.status import BAD, GOOD, Reason, StatusCode
 from twinloop.stores.store import RANGE_SCHEMA, WINDOW_SCHEMA
 
@@ -151,3 +152,23 @@ def test_a_stream_gets_the_same_bytes_as_a_file(tmp_path: Path) -> None:
         write(SPIKE, "range", "csv", stream)
         write(SPIKE, "range", "csv", tmp_path / "out.csv")
         assert raw.getvalue() == (tmp_path / "out.csv").read_bytes()
+
+
+def test_json_of_columns_is_that_of_rows() -> None:
+    table = pa.table(
+        {
+            'a "%s" 100%': pa.array(["é\u2028", None, 'a "quoted" \\ text']),
+            "f": pa.array([1e16, -0.0, None]),
+            "g": pa.array([0.1, math.nan, math.inf]),
+            "i": pa.array([2**63 - 1, None, -1]),
+            "b": pa.array([True, None, False]),
+            "t": pa.array([0, None, 1], pa.timestamp("ns", tz="UTC")),
+            "m": pa.array([[("x", 1.0)], None, []], pa.map_(pa.string(), pa.float64())),
+            "l": pa.array([[{"y": math.nan}], [], None]),
+        }
+    )
+    columns = [_json_column(table, name) for name in table.column_names]
+    rows = [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+    assert to_json(table) == f"[\n{lines}\n]\n"
+    assert json.loads(to_json(table)) == rows

@@ -44,6 +44,7 @@ KINDS: Final = ("latest", "range", "window", "events", "dead", "snapshots")
 
 _SEVERITY_STYLE: Final = {"Good": "green", "Uncertain": "yellow", "Bad": "red"}
 _TABLE_DIGITS: Final = 7
+_ENCODE: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _WORDS: Final = {"status": severity_name, "reasons": format_reasons, "worst_quality": severity_name}
 
 
@@ -138,11 +139,27 @@ class _Lines(list[str]):
 
 def to_json(table: pa.Table) -> str:
     """A JSON array of one object a row, one row a line."""
+    if not len(table):
+        return "[]\n"
     names = table.schema.names
-    columns = [_json_column(table, name) for name in names]
-    rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
-    lines = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-    return f"[\n{lines}\n]\n" if lines else "[]\n"
+    keys = (json.dumps(name, ensure_ascii=False).replace("%", "%%") for name in names)
+    row = "{" + ", ".join(f"{key}: %s" for key in keys) + "}"
+    lines = ",\n".join(map(row.__mod__, zip(*(_json_texts(table, name) for name in names), strict=True)))
+    return f"[\n{lines}\n]\n"
+
+
+def _json_texts(table: pa.Table, name: str) -> list[str]:
+    """A column as JSON texts; where many rows have few values, each text is made once."""
+    values = _json_column(table, name)
+    kind = table.schema.field(name).type
+    if pa.types.is_floating(kind):
+        return ["null" if each is None else float.__repr__(each) for each in values]
+    if pa.types.is_integer(kind):
+        return ["null" if each is None else int.__repr__(each) for each in values]
+    if pa.types.is_nested(kind):
+        return [_ENCODE(each) for each in values]
+    texts = {each: _ENCODE(each) for each in set(values)}
+    return [texts[each] for each in values]
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -214,9 +231,9 @@ def _json_column(table: pa.Table, name: str) -> list[Any]:
     """A column as what JSON knows: numbers, text, null, lists and objects."""
     kind = table.schema.field(name).type
     if pa.types.is_timestamp(kind):
-        return [
-            None if each is None else time_text(each) for each in table[name].cast(pa.int64()).to_pylist()
-        ]
+        times = table[name].cast(pa.int64()).to_pylist()
+        texts = {each: None if each is None else time_text(each) for each in set(times)}
+        return [texts[each] for each in times]
     if pa.types.is_binary(kind):
         return [None if each is None else _bytes_text(each) for each in _list(table, name)]
     if pa.types.is_map(kind):

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,13 +15,12 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from support.services import free_port, missing
+from support.npm import installed
+from support.services import free_port
 
 __all__ = ["NodeServer", "install", "node_server"]
 
 _SOURCE = Path(__file__).parent / "nodeopcua"
-_CACHE = Path(__file__).parents[2] / ".services" / "nodeopcua"
-_INSTALL_TIMEOUT_S = 300
 _START_TIMEOUT_S = 40.0
 
 
@@ -51,22 +48,7 @@ class NodeServer:
 
 def install() -> Path:
     """The folder with node-opcua in it; installed at the first use. Skips where that cannot be."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        missing("node-opcua", "install Node.js and npm (apt install nodejs npm)")
-    wanted = (_SOURCE / "package.json").read_text()
-    stamp = _CACHE / "installed.json"
-    if not stamp.exists() or stamp.read_text() != wanted:
-        _CACHE.mkdir(parents=True, exist_ok=True)
-        (_CACHE / "package.json").write_text(wanted)
-        command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-        done = subprocess.run(
-            command, cwd=_CACHE, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False
-        )
-        if done.returncode:
-            missing("node-opcua", f"npm install failed: {done.stderr.strip()[-300:]}")
-        stamp.write_text(wanted)
-    return _CACHE
+    return installed(_SOURCE, "node-opcua")
 
 
 @asynccontextmanager

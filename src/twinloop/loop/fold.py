@@ -155,7 +155,8 @@ class Fold:
         snapshots = self.twin.tick(tick, self._beliefs(), events)
         fills = self._impute.tick(tick, self.validate.stale)
         if tick.missed:
-            why = f"{tick.missed} cycles fell out before this one"
+            why = "1 cycle" if tick.missed == 1 else f"{tick.missed} cycles"
+            why += " fell out before this one"
             events.append(Event(tick.time, "cycle", EventKind.OVERRUN, why=why))
         return self._outputs(offset, tick.time, fills=fills, events=events, snapshots=snapshots)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ Identity = tuple[int, int, int]
 
 def identity(segment: Segment) -> Identity:
     """What tells one file from another of the same name. Raises OSError."""
-    stat = segment.path.stat()
+    stat = os.stat(segment.file)  # noqa: PTH116 - see `Segment.file`
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
@@ -252,7 +253,8 @@ def recent_groups(segment: Segment, groups: list[int], columns: list[str]) -> pa
     key = (segment, identity(segment), tuple(groups), tuple(columns))
     found = _decoded.get(key)
     if found is None:
-        found = read_groups(segment, groups, columns)
+        # In one piece: a column in two would be put together by everyone who looks at it.
+        found = read_groups(segment, groups, columns).combine_chunks()
         _decoded.put(key, found)
     return found
 

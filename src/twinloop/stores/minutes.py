@@ -22,6 +22,7 @@ __all__ = ["MINUTE_NS", "contested", "parts_of", "windows_of"]
 
 MINUTE_NS: Final = 60_000_000_000
 
+_NO_PARTS: Final = MINUTES_SCHEMA.empty_table()
 _UPPER: Final = ~((1 << 26) - 1)
 """Of a float64's bits: sign, exponent and the upper half of the digits."""
 
@@ -39,7 +40,7 @@ def parts_of(rows: pa.Table, every_ns: int = MINUTE_NS) -> pa.Table:
         every_ns: width of the windows, aligned to the epoch.
     """
     if not len(rows):
-        return MINUTES_SCHEMA.empty_table()
+        return _NO_PARTS
     tag, time, status = (rows[name].to_numpy() for name in ("tag", "time", "status"))
     value = rows["value"].to_numpy()  # null is NaN
     window = time - time % every_ns

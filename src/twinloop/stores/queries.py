@@ -1,18 +1,16 @@
 """Answers from the embedded store, also in another process while `run` writes.
 
-Segments are listed first, then the output log is read after the last sealed offset: each row is in one
-of the two. Should the log have been trimmed in between, or a segment merged, the question is asked again.
+Each row is in a segment or in the output log after the last sealed offset (`asking`).
 """
 
 from __future__ import annotations
 
 import difflib
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +19,13 @@ import pyarrow.compute as pc
 
 from twinloop.errors import LogError, QueryError
 from twinloop.stores.ahead import newest_ahead
+from twinloop.stores.asking import ATTEMPTS, Asker
 from twinloop.stores.dead import Tally
-from twinloop.stores.footers import Identity, identity
 from twinloop.stores.latest import Latest
 from twinloop.stores.minutes import windows_of
+from twinloop.stores.paging import Told, Where, first_parts, first_told
+from twinloop.stores.quality import Grid, count_minutes, grid_of
 from twinloop.stores.reading import (
-    DamagedSegment,
     Unsealed,
     bounds,
     meeting,
@@ -36,18 +35,14 @@ from twinloop.stores.reading import (
     with_time,
     within,
 )
-from twinloop.stores.rest import Beyond, Rest
+from twinloop.stores.rest import Beyond
 from twinloop.stores.rows import SAMPLE_SCHEMA, SCHEMAS, Entry, by_time, first_stored, tables
-from twinloop.stores.segments import Listing, Segment, list_segments
+from twinloop.stores.segments import Listing, Segment
 from twinloop.stores.store import RANGE_SCHEMA
 from twinloop.stores.windows import WINDOW_COLUMNS, TagParts
 
 __all__ = ["LocalQueries"]
 
-logger = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
-_ATTEMPTS: Final = 5
 RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
 
 
@@ -94,10 +89,9 @@ class LocalQueries:
         self._ahead = ahead
         shown = [at for at, name in enumerate(names) if name and (active is None or active[at])]
         self._shown = np.array(sorted(shown, key=self._names.__getitem__), np.int64)
-        self._damaged: set[tuple[Segment, Identity | None]] = set()
         self._lock = threading.Lock()
         self._known: _Known | None = None
-        self._rest = Rest(unsealed)
+        self._asker = Asker(directory, unsealed)
 
     def latest(self, tags: Sequence[str]) -> pa.Table:
         """The newest sample of each tag by its own time, by `RANGE_SCHEMA`, in the order asked for.
@@ -119,21 +113,23 @@ class LocalQueries:
         picked = position[wanted]
         return self._named(rows.take(pa.array(picked[picked >= 0])))
 
-    def range(self, tag: str, start: int | None, end: int | None) -> pa.Table:
+    def range(self, tag: str, start: int | None, end: int | None, *, most: int | None = None) -> pa.Table:
         """Every sample received of a tag in [start, end), one row each, ascending time, by `RANGE_SCHEMA`.
 
-        Raises:
-            QueryError: the tag is not known.
-        """
-        return self._named(self._picked("samples", tag, start, end, RANGE_COLUMNS))
-
-    def fills(self, tag: str, start: int | None, end: int | None) -> pa.Table:
-        """What stood in for a tag's bad or missing values in [start, end), by `RANGE_SCHEMA`.
+        With `most`, only the first so many.
 
         Raises:
             QueryError: the tag is not known.
         """
-        return self._named(self._picked("fills", tag, start, end, RANGE_COLUMNS))
+        return self._named(self._picked("samples", tag, start, end, RANGE_COLUMNS, most=most))
+
+    def fills(self, tag: str, start: int | None, end: int | None, *, most: int | None = None) -> pa.Table:
+        """What stood in for a tag's bad or missing values in [start, end), by `RANGE_SCHEMA`; as `range`.
+
+        Raises:
+            QueryError: the tag is not known.
+        """
+        return self._named(self._picked("fills", tag, start, end, RANGE_COLUMNS, most=most))
 
     def stored(self, tag: str, start: int | None, end: int | None) -> pa.Table:
         """A tag's samples in [start, end) as they are kept, by `SAMPLE_SCHEMA`, ascending time.
@@ -172,11 +168,58 @@ class LocalQueries:
             rows = beyond.of_tag("samples", index, low, high, WINDOW_COLUMNS)
             unsealed = first_stored(pa.concat_tables([empty, *rows]))
             # A backlog takes its time, and seals and merges go on: the segments are those of this moment.
-            listing = max(listing, self._listed(), key=lambda each: each.covered)
+            listing = max(listing, self._asker.listed(), key=lambda each: each.covered)
             unsealed = unsealed.filter(pc.greater(unsealed["offset"], listing.covered))
             return TagParts(listing, unsealed, index).between(low, high, every_ns)
 
-        return windows_of(self._ask(ask), every_ns, uncertain_as_good=uncertain_as_good)
+        return windows_of(self._asker.ask(ask), every_ns, uncertain_as_good=uncertain_as_good)
+
+    def quality(self, every_ns: int, start: int, end: int) -> pa.Table:
+        """Of every tag that `latest` shows and window that [start, end) meets, by `QUALITY_SCHEMA`.
+
+        Windows are whole, also at the ends; those without samples are left out.
+
+        Raises:
+            QueryError: `every_ns` is not whole minutes, or it is too much for one answer.
+        """
+
+        def ask(listing: Listing, beyond: Beyond) -> Grid:
+            grid = grid_of(len(self._names), every_ns, start, end)
+            self._count(grid, listing, beyond)
+            return grid
+
+        shown = np.zeros(len(self._names), bool)
+        shown[self._shown] = True
+        return self._asker.ask(ask).table(self._names, shown)
+
+    def _count(self, grid: Grid, listing: Listing, beyond: Beyond) -> None:
+        """Count samples, sealed or not."""
+        rows = beyond.of_all("samples", grid.low, grid.high, WINDOW_COLUMNS)
+        unsealed = pa.concat_tables([SAMPLE_SCHEMA.empty_table().select(WINDOW_COLUMNS), *rows])
+        count_minutes(grid, listing, unsealed)
+
+    def page(
+        self,
+        kind: str,
+        start: int | None,
+        end: int | None,
+        most: int,
+        where: Where | None = None,
+        *,
+        settled: bool = False,
+    ) -> Told:
+        """The first `most` rows of `events`, `snapshots` or `dead`, of those for which `where` says yes."""
+
+        def wanted(rows: pa.Table) -> npt.NDArray[np.bool_]:
+            picked = np.ones(len(rows), bool) if where is None else where(rows)
+            asked = kind == "dead" and self._settled is not None and not settled
+            return picked & ~self._settled(with_time(rows)) if asked and self._settled else picked
+
+        def ask(listing: Listing, beyond: Beyond) -> Told:
+            return first_told(listing, beyond, kind, bounds(start, end), most=most, where=wanted)
+
+        rows, more = self._asker.ask(ask)
+        return Told(with_time(rows).drop_columns(["offset"]), more)
 
     def events(self, start: int | None, end: int | None) -> pa.Table:
         """Events in [start, end) by ascending time: `time subject kind before after why`."""
@@ -199,7 +242,7 @@ class LocalQueries:
                 tally.add(part if settled else self._unsettled(part))
             return tally.table()
 
-        return self._ask(ask)
+        return self._asker.ask(ask)
 
     def each_dead(self, start: int | None, end: int | None, take: Callable[[pa.Table], None]) -> None:
         """Give `take` the dead letters of [start, end), a part at a time; now and then one comes again."""
@@ -208,7 +251,7 @@ class LocalQueries:
             for part in self._dead_parts(listing, beyond, start, end):
                 take(self._unsettled(part))
 
-        self._ask(ask)
+        self._asker.ask(ask)
 
     def _dead_parts(
         self, listing: Listing, beyond: Beyond, start: int | None, end: int | None
@@ -238,30 +281,51 @@ class LocalQueries:
     def close(self) -> None:
         """Let go of the memory held."""
         self._known = None
-        self._rest.clear()
+        self._asker.clear()
 
     def _picked(
-        self, kind: str, name: str, start: int | None, end: int | None, columns: list[str]
+        self,
+        kind: str,
+        name: str,
+        start: int | None,
+        end: int | None,
+        columns: list[str],
+        *,
+        most: int | None = None,
     ) -> pa.Table:
-        """A tag's rows in [start, end), ascending time, one a time."""
+        """A tag's rows in [start, end), ascending time, one a time; the first `most` of them."""
         tag = self._tag(name)
         low, high = bounds(start, end)
 
         def ask(listing: Listing, beyond: Beyond) -> pa.Table:
             parts = [
-                *self._sealed(listing, kind, tag, (low, high), columns),
+                *self._sealed(listing, kind, tag, (low, high), columns, most=most),
                 *beyond.of_tag(kind, tag, low, high, columns),
             ]
-            return first_stored(pa.concat_tables(parts or [SCHEMAS[kind].empty_table().select(columns)]))
+            rows = first_stored(pa.concat_tables(parts or [SCHEMAS[kind].empty_table().select(columns)]))
+            return rows if most is None else rows.slice(0, most)
 
-        return self._ask(ask)
+        return self._asker.ask(ask)
 
     def _sealed(
-        self, listing: Listing, kind: str, tag: int, span: tuple[int, int], columns: list[str]
+        self,
+        listing: Listing,
+        kind: str,
+        tag: int,
+        span: tuple[int, int],
+        columns: list[str],
+        *,
+        most: int | None = None,
     ) -> list[pa.Table]:
-        """A tag's rows of [low, high) that are in the store, in parts; overridden where there are others."""
-        met = meeting(listing, kind, *span)
-        return [of_tag(read_rows(segment, columns, tag, *span), tag, *span) for segment in met]
+        """A tag's rows of [low, high) that are in the store, in parts; overridden where there are others.
+
+        With `most`, at least those of the first so many times.
+        """
+
+        def read(segment: Segment) -> pa.Table:
+            return of_tag(read_rows(segment, columns, tag, *span), tag, *span)
+
+        return first_parts(meeting(listing, kind, *span), read, most)
 
     def _told(self, kind: str, start: int | None, end: int | None, asset: str | None = None) -> pa.Table:
         """Rows of a kind without tags in [start, end), ascending time."""
@@ -275,43 +339,7 @@ class LocalQueries:
             ]
             return by_time(pa.concat_tables(parts or [SCHEMAS[kind].empty_table()]))
 
-        return with_time(self._ask(ask)).drop_columns(["offset"])
-
-    def _ask(self, question: Callable[[Listing, Beyond], _T]) -> _T:
-        """The answer over all rows, sealed or not, asked again while trims or merges interfere.
-
-        The question reads what it wants of the segments first: a merge may remove them soon. What follows
-        is whole, however many seals happen meanwhile, as long as the log gives it without a gap.
-        """
-        attempt = 0
-        while attempt < _ATTEMPTS:
-            attempt += 1
-            listing = self._listed()
-            beyond = Beyond(self._unsealed, listing.covered, self._rest)
-            try:
-                answer = question(listing, beyond)
-                if beyond.has_gap and self._has_moved(listing):
-                    continue
-            except FileNotFoundError:
-                logger.debug("a segment was merged while it was read, asking again")
-            except DamagedSegment as damaged:
-                attempt -= 1  # there are only so many
-                self._damaged.add((damaged.segment, damaged.identity))
-                logger.warning("%s; its rows are left out", damaged)
-            except LogError:
-                if not self._has_moved(listing) or attempt == _ATTEMPTS:
-                    raise
-            else:
-                return answer
-        raise QueryError(f"{self._directory}: its files change faster than they can be read")
-
-    def _listed(self) -> Listing:
-        """The segments, without those that are known to be damaged and still the same files."""
-        ignored = [each for each, known in self._damaged if known is None or known == _identity_of(each)]
-        return list_segments(self._directory, ignored)
-
-    def _has_moved(self, listing: Listing) -> bool:
-        return self._listed().covered != listing.covered
+        return with_time(self._asker.ask(ask)).drop_columns(["offset"])
 
     def newest(self) -> pa.Table:
         """The newest sample of every tag that ever had one, as it was received, by `SAMPLE_SCHEMA`."""
@@ -320,7 +348,7 @@ class LocalQueries:
 
     def _newest(self) -> Latest:
         """The newest rows, brought up to date; for who holds the lock."""
-        self._known = self._followed() or self._ahead_of_store() or self._ask(self._begun)
+        self._known = self._followed() or self._ahead_of_store() or self._asker.ask(self._begun)
         return self._known.latest
 
     def _followed(self) -> _Known | None:
@@ -336,13 +364,13 @@ class LocalQueries:
                 upto = entries[-1][0]
         except LogError:
             return None
-        covered = self._listed().covered
+        covered = self._asker.listed().covered
         whole = covered <= upto if upto == known.upto else not unsealed.has_gap
         return _Known(upto, covered, known.latest) if whole and covered >= known.covered else None
 
     def _begun(self, listing: Listing, beyond: Beyond) -> _Known:
         """The newest rows of the segments and of what is not sealed."""
-        latest, upto = Latest.at(self._directory, self._names, listing, self._listed), listing.covered
+        latest, upto = Latest.at(self._directory, self._names, listing, self._asker.listed), listing.covered
         for entries in beyond.portions():
             latest.add(entries)
             upto = entries[-1][0]
@@ -352,8 +380,8 @@ class LocalQueries:
         """The newest rows from what is kept while the store lags; None where nothing is, or nothing newer."""
         if self._ahead is None:
             return None
-        for _ in range(_ATTEMPTS):
-            covered = self._listed().covered
+        for _ in range(ATTEMPTS):
+            covered = self._asker.listed().covered
             found = newest_ahead(self._ahead, covered)
             if found is None:
                 return None
@@ -366,7 +394,7 @@ class LocalQueries:
                     upto = entries[-1][0]
             except (OSError, ValueError, pa.ArrowException, LogError):
                 continue  # a newer one took its place
-            covered = self._listed().covered
+            covered = self._asker.listed().covered
             if covered <= found[0]:
                 return _Known(upto, covered, latest)
         return None
@@ -390,10 +418,3 @@ class LocalQueries:
         }
         columns = [made[name] if name in made else rows[name] for name in RANGE_SCHEMA.names]
         return pa.Table.from_arrays(columns, schema=RANGE_SCHEMA)
-
-
-def _identity_of(segment: Segment) -> Identity | None:
-    try:
-        return identity(segment)
-    except OSError:
-        return None

@@ -130,7 +130,7 @@ def read_whole(segment: Segment) -> pa.Table:
 def of_tag(rows: pa.Table, tag: int, low: int, high: int) -> pa.Table:
     """A tag's rows of [low, high) among rows sorted by (tag, time)."""
     tags = rows["tag"].to_numpy()
-    first, last = np.searchsorted(tags, [tag, tag + 1])
+    first, last = np.searchsorted(tags, np.array([tag, tag + 1], tags.dtype))  # else all tags are widened
     first, last = first + np.searchsorted(rows["time"].to_numpy()[first:last], [low, high])
     return rows.slice(int(first), int(last - first))
 

@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from twinloop.stores.reading import Unsealed, of_tag
+from twinloop.stores.reading import Unsealed, of_tag, within
 from twinloop.stores.rows import SAMPLE_SCHEMA, SCHEMAS, Entry, by_time, first_stored, tables
 
 __all__ = ["Beyond", "Rest"]
@@ -123,6 +123,11 @@ class Beyond(Unsealed):
         """A tag's rows of [low, high), in parts. Raises as `Rest.rows` does."""
         found, self.has_gap = self._rest.rows(kind, self._covered, tag)
         return [self._new(of_tag(rows, tag, low, high)).select(columns) for rows in found]
+
+    def of_all(self, kind: str, low: int, high: int, columns: list[str]) -> list[pa.Table]:
+        """The same of all tags, each part sorted by (tag, time)."""
+        found, self.has_gap = self._rest.rows(kind, self._covered)
+        return [self._new(within(rows, low, high, None)).select(columns) for rows in found]
 
     def told(self, kind: str) -> Iterator[pa.Table]:
         """Rows of a kind without tags, in parts. Raises as `Rest.rows` does."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,7 @@ __all__ = [
 DAMAGED: Final = ".damaged"
 _NAME: Final = re.compile(rf"({'|'.join(KINDS)})-(\d{{16}})-(\d{{16}})\.parquet")
 _LISTINGS: Final = 50
+_SETTLED_NS: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,7 +51,16 @@ class Segment:
     @property
     def path(self) -> Path:
         """Where the segment lies."""
-        return self.directory / f"{self.kind}-{self.first:016d}-{self.last:016d}.parquet"
+        return self.directory / self._name
+
+    @property
+    def file(self) -> str:
+        """The same as text: every question asks about every segment, and Paths take their time."""
+        return f"{self.directory}{os.sep}{self._name}"
+
+    @property
+    def _name(self) -> str:
+        return f"{self.kind}-{self.first:016d}-{self.last:016d}.parquet"
 
     def contains(self, other: Segment) -> bool:
         """Whether this answers for all that the other, different one does."""
@@ -81,16 +92,38 @@ def list_segments(directory: Path, ignore: Iterable[Segment] = ()) -> Listing:
     """The segments of a directory as they stood together at one moment, also while another process seals.
 
     Reading a directory is not atomic: a file renamed into it meanwhile may or may not be seen. Two equal
-    readings in a row are: whatever stood there between them was seen.
+    readings in a row are: whatever stood there between them was seen. A directory that has not changed since
+    it was read is not read again.
     """
-    ignored = frozenset(ignore)
+    return _listing(directory, _names_in(directory), frozenset(ignore))
+
+
+_seen: dict[Path, tuple[int, frozenset[str]]] = {}
+"""Of each directory when it had changed last, and the names in it."""
+
+
+def _names_in(directory: Path) -> frozenset[str]:
+    changed = _changed(directory)
+    known = _seen.get(directory)
+    if known is not None and known[0] == changed:
+        return known[1]
     names = _names(directory)
     for _ in range(_LISTINGS):
         again = _names(directory)
         if names == again:
             break
         names = again
-    return _listing(directory, names, ignored)
+    # Times of a file system come in steps: a change just after the last one might have the same.
+    if changed == _changed(directory) and time.time_ns() - changed > _SETTLED_NS:
+        _seen[directory] = changed, names
+    return names
+
+
+def _changed(directory: Path) -> int:
+    try:
+        return os.stat(directory).st_mtime_ns  # noqa: PTH116 - see `Segment.file`
+    except FileNotFoundError:
+        return -1
 
 
 @lru_cache(maxsize=16)

@@ -14,7 +14,7 @@ from twinloop.stores.reading import meeting, of_tag, read_rows
 from twinloop.stores.rows import MINUTES_SCHEMA, first_stored
 from twinloop.stores.segments import Listing, Segment
 
-__all__ = ["WINDOW_COLUMNS", "TagParts"]
+__all__ = ["WINDOW_COLUMNS", "TagParts", "rolled_up"]
 
 WINDOW_COLUMNS: Final = ["tag", "time", "value", "status", "offset"]
 
@@ -48,14 +48,14 @@ class TagParts:
 
     def _minutes(self, low: int, high: int) -> pa.Table:
         """Whole minutes of [low, high)."""
-        rolled, alone, plain = _rolled_up(self.listing)
+        rolled, alone, plain = rolled_up(self.listing)
         met = meeting(self.listing, "minutes", low, high)
         left = [self._read(each, MINUTES_SCHEMA.names, low, high) for each in met if each in alone]
         found = [self._read(each, MINUTES_SCHEMA.names, low, high) for each in met if each in rolled]
         rows = [each for each in meeting(self.listing, "samples", low, high) if each in plain]
         found += [parts_of(self._read(each, WINDOW_COLUMNS, low, high)) for each in rows]
         found.append(parts_of(of_tag(self.unsealed, self.tag, low, high)))
-        parts = self._uncontested(_ascending(pa.concat_tables(found)))
+        parts = self._uncontested(_ascending(pa.concat_tables(found).combine_chunks()))
         return _ascending(pa.concat_tables([*left, parts])) if left else parts
 
     def _uncontested(self, parts: pa.Table) -> pa.Table:
@@ -81,7 +81,7 @@ class TagParts:
         return of_tag(read_rows(segment, columns, self.tag, low, high), self.tag, low, high)
 
 
-def _rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment], set[Segment]]:
+def rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment], set[Segment]]:
     """Segments of minutes to go by, those whose samples are gone, and segments of samples without any.
 
     A crash or damage can leave both in different ranges: minutes count where they answer for whole segments
@@ -107,5 +107,7 @@ def _rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment], set[Segmen
 
 
 def _ascending(parts: pa.Table) -> pa.Table:
-    order = np.lexsort((parts["first"].to_numpy(), parts["time"].to_numpy()))
-    return parts.take(pa.array(order))
+    first, time = parts["first"].to_numpy(), parts["time"].to_numpy()
+    if bool(np.all((time[1:] > time[:-1]) | ((time[1:] == time[:-1]) & (first[1:] >= first[:-1])))):
+        return parts
+    return parts.take(pa.array(np.lexsort((first, time))))

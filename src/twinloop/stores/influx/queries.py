@@ -21,7 +21,9 @@ from twinloop.stores.influx.client import Client, MissingError
 from twinloop.stores.influx.influxql import between, identifier, where
 from twinloop.stores.influx.lines import encoded
 from twinloop.stores.influx.options import Existing, InfluxOptions
+from twinloop.stores.influx.quality import count_points, count_unsent
 from twinloop.stores.minutes import parts_of, windows_of
+from twinloop.stores.quality import Grid, count_minutes
 from twinloop.stores.queries import RANGE_COLUMNS, LocalQueries
 from twinloop.stores.reading import bounds
 from twinloop.stores.rest import Beyond
@@ -74,16 +76,18 @@ class InfluxQueries(LocalQueries):
         self._options = options
         self._names_there = [encoded(name) for name in names]
 
-    def range(self, tag: str, start: int | None, end: int | None) -> pa.Table:
+    def range(self, tag: str, start: int | None, end: int | None, *, most: int | None = None) -> pa.Table:
         """Every sample of a tag in [start, end), one row each, ascending time, by `RANGE_SCHEMA`.
+
+        With `most`, only the first so many.
 
         Raises:
             QueryError: the tag is not known.
             StoreBusy: InfluxDB does not answer now.
         """
-        rows = self._picked("samples", tag, start, end, RANGE_COLUMNS)
-        before = self._existing_rows(tag, self._began(tag), bounds(start, end), RANGE_COLUMNS)
-        return self._named(pa.concat_tables([before, rows]))
+        rows = self._picked("samples", tag, start, end, RANGE_COLUMNS, most=most)
+        before = self._existing_rows(tag, self._began(tag), bounds(start, end), RANGE_COLUMNS, most=most)
+        return self._named(pa.concat_tables([before, rows]).slice(0, most))
 
     def window(
         self,
@@ -120,7 +124,22 @@ class InfluxQueries(LocalQueries):
             own = windows_of(parts, every_ns, uncertain_as_good=uncertain_as_good)
             return pa.concat_tables([*there, own]).sort_by("time")
 
-        return self._ask(ask)
+        return self._asker.ask(ask)
+
+    def _count(self, grid: Grid, listing: Listing, beyond: Beyond) -> None:
+        """Count what the journal has from the time before it was one, points, and what was not sent yet."""
+        rows = beyond.of_all("samples", grid.low, grid.high, WINDOW_COLUMNS)
+        count_minutes(grid, listing, _EMPTY.select(WINDOW_COLUMNS))
+        unsealed = pa.concat_tables([_EMPTY.select(WINDOW_COLUMNS), *rows])
+        index = {name: at for at, name in enumerate(self._names_there)}
+        there = (self._client, self._own("samples"), self._options.plant, index, grid)
+        try:
+            count_points(*there)
+            count_unsent(*there, rows=unsealed, covered=listing.covered)
+        except MissingError:
+            if listing.covered >= 0:
+                raise
+            count_minutes(grid, listing, unsealed)
 
     def close(self) -> None:
         """Let go of connections and memory."""
@@ -128,18 +147,33 @@ class InfluxQueries(LocalQueries):
         super().close()
 
     def _sealed(
-        self, listing: Listing, kind: str, tag: int, span: tuple[int, int], columns: list[str]
+        self,
+        listing: Listing,
+        kind: str,
+        tag: int,
+        span: tuple[int, int],
+        columns: list[str],
+        *,
+        most: int | None = None,
     ) -> list[pa.Table]:
         """What the journal has from the time before it was one, and InfluxDB's points."""
-        found = super()._sealed(listing, kind, tag, span, columns)
-        return [*found, self._points(listing, kind, tag, span, columns)]
+        found = super()._sealed(listing, kind, tag, span, columns, most=most)
+        return [*found, self._points(listing, kind, tag, span, columns, most=most)]
 
     def _points(
-        self, listing: Listing, kind: str, tag: int, span: tuple[int, int], columns: list[str]
+        self,
+        listing: Listing,
+        kind: str,
+        tag: int,
+        span: tuple[int, int],
+        columns: list[str],
+        *,
+        most: int | None = None,
     ) -> pa.Table:
         fields = [name for name in columns if name in _TYPES]
         told = ", ".join(identifier(name) for name in fields)
         statement = f"SELECT {told} FROM {self._own(kind)}{where(self._series(tag), between(*span))}"
+        statement += "" if most is None else f" LIMIT {most}"
         row: Any = tuple.__class_getitem__((int, *(_TYPES[name] for name in fields)))
         made = [_table(tag, fields, [], columns)]
         try:
@@ -180,7 +214,13 @@ class InfluxQueries(LocalQueries):
         return bounds(None, None)[1] if first is None else first
 
     def _existing_rows(
-        self, name: str, began: int | None, span: tuple[int, int], columns: list[str]
+        self,
+        name: str,
+        began: int | None,
+        span: tuple[int, int],
+        columns: list[str],
+        *,
+        most: int | None = None,
     ) -> pa.Table:
         """Somebody else's rows of [low, high) before a tag's own: Good, without estimate."""
         low, high = span[0], min(span[1], span[1] if began is None else began)
@@ -188,6 +228,7 @@ class InfluxQueries(LocalQueries):
             return _EMPTY.select(columns)
         series = self._options.existing[name]
         statement = f"SELECT {identifier(series.field)} FROM {_source(series, (low, high))}"
+        statement += "" if most is None else f" LIMIT {most}"
         [found] = self._asked(None, [statement], tuple[int, float | bool | str | None], series.bucket)
         rows = [
             (time, float(value), 0, 0, None, None, 0, _FOREIGN)
