@@ -48,6 +48,7 @@ SETTLE_S: Final = 3.0
 PLANT: Final = """\
 plant: bench
 data_dir: ./data
+cycle: 100ms
 sources:
   field:
     type: mqtt
@@ -332,7 +333,7 @@ def browser(twin: Twin, port: int, load: Load) -> None:
     """Frames per second and time to the first value of the page in Chromium."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import TimeoutError, sync_playwright  # noqa: A004 - its own
     except ImportError:
         chromium = None
     if chromium is None:
@@ -343,7 +344,12 @@ def browser(twin: Twin, port: int, load: Load) -> None:
         page = made.new_page()
         began = time.monotonic()
         page.goto(f"http://127.0.0.1:{port}/", wait_until="commit")
-        page.wait_for_function(FIRST_VALUE, timeout=30_000)
+        try:
+            page.wait_for_function(FIRST_VALUE, timeout=30_000)
+        except TimeoutError:
+            print("browser: the page showed no value within 30 s")
+            made.close()
+            return
         first_s = time.monotonic() - began
         results: list[Told] = []
         watching = threading.Thread(target=lambda: results.append(twin.during(load.seconds)))

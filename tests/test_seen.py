@@ -49,12 +49,13 @@ class Plant:
                 arrival = arrival if how == "late" else arrival - 1000  # or read only now
             if not reasons & LATE:
                 self.newest[tag] = at
-            for name, value in (("tag", tag), ("time", at), ("reasons", reasons), ("arrival", arrival)):
+            unique = T0 + at * SECOND + self.arrival  # the fold moves a second sample of one time, too
+            for name, value in (("tag", tag), ("time", unique), ("reasons", reasons), ("arrival", arrival)):
                 made[name].append(value)
         self.covers += 1
         columns = Batch.raw(
             tag=made["tag"],
-            time=[T0 + each * SECOND for each in made["time"]],
+            time=made["time"],
             value=np.arange(len(rows)) + 100.0 * self.covers,
             reasons=made["reasons"],
             arrival=[T0 + each * SECOND for each in made["arrival"]],
@@ -134,7 +135,8 @@ def test_every_sample_counts_once_by_severity_and_by_each_of_its_reasons() -> No
 def test_nobody_who_asks_may_change_what_is_known() -> None:
     live = seen()
     live.hear(Outputs(0, T0, batch([(0, 1.0, 20.0)]).buffers()))
-    live.now().value[:] = 0.0
+    with pytest.raises(ValueError, match="read-only"):
+        live.now().value[:] = 0.0
     live.counts().severities[:] = 0
     assert live.now().value[0] == 20.0
     assert live.counts().severities[0, 0] == 1

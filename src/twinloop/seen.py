@@ -64,6 +64,7 @@ class Seen:
         self._heard = np.full(size, -1, np.int64)
         self._silent = np.full(size, GOOD, np.uint32)
         self._silent_at = np.full(size, -1, np.int64)
+        self._shown: TagsNow | None = None
         self._severities = np.zeros((size, len(Severity)), np.int64)
         self._reasons = np.zeros((size, _BITS), np.int64)
         self._snapshots: dict[str, Snapshot] = {}
@@ -81,6 +82,7 @@ class Seen:
     def begin(self, silence: npt.NDArray[np.uint8], covers: int) -> None:
         """Take up how silent each tag was (0 not, 1 Uncertain, 2 Bad) before the outputs of an offset."""
         with self._lock:
+            self._shown = None
             self._silent[:] = _SILENT[silence]
             self._silent_at[:] = np.where(silence > 0, covers - 1, -1)
 
@@ -98,20 +100,31 @@ class Seen:
             "reasons": rows["reasons"].to_numpy(),
         }
         with self._lock:
+            self._shown = None
             picked = tag < len(self._now.time)
             picked[picked] = self._now.time[tag[picked]] == NO_TIME
             for name, column in columns.items():
                 getattr(self._now, name)[tag[picked]] = column[picked]
 
     def now(self) -> TagsNow:
-        """The newest sample of every tag; one that never had any is Bad, waiting for initial data."""
+        """The newest sample of every tag; one that never had any is Bad, waiting for initial data.
+
+        The same object while nothing is new; its columns cannot be written.
+        """
         self._catch_up()
         with self._lock:
-            made = {name: getattr(self._now, name).copy() for name in TagsNow.__slots__}
-            silent = np.where(self._silent_at > self._heard, self._silent, np.uint32(GOOD))
+            if self._shown is None:
+                self._shown = self._copied()
+            return self._shown
+
+    def _copied(self) -> TagsNow:
+        made = {name: getattr(self._now, name).copy() for name in TagsNow.__slots__}
+        silent = np.where(self._silent_at > self._heard, self._silent, np.uint32(GOOD))
         lower = silent >> SEVERITY_SHIFT > made["status"] >> SEVERITY_SHIFT
         made["status"] = np.where(lower, silent, made["status"])
         made["reasons"] |= np.where(silent != GOOD, _STALE, np.uint32(0))
+        for column in made.values():
+            column.flags.writeable = False
         return TagsNow(**made)
 
     def counts(self) -> Counts:
@@ -139,21 +152,30 @@ class Seen:
             gathered = [self._waiting.popleft() for _ in range(len(self._waiting))]
             if not gathered:
                 return
+            told = [outputs for outputs in gathered if outputs.events or outputs.snapshots]
             with_samples = [outputs for outputs in gathered if outputs.samples]
             if with_samples:
-                self._add_samples(with_samples)
-            for outputs in gathered:
+                self._add_samples(with_samples, in_one=not told)
+            if with_samples or told:
+                self._shown = None
+            for outputs in told:
                 for event in outputs.events:
                     self._add_event(event, outputs.covers)
                 for snapshot in outputs.snapshots:
                     self._snapshots[snapshot.asset] = snapshot
 
-    def _add_samples(self, gathered: Sequence[Outputs]) -> None:
-        """Rows of all outputs as one batch: columns lie one after the other, so their bytes are joined."""
+    def _add_samples(self, gathered: Sequence[Outputs], *, in_one: bool) -> None:
+        """Rows of all outputs as one batch: columns lie one after the other, so their bytes are joined.
+
+        Args:
+            gathered: the outputs.
+            in_one: whether no event lies between them, so that they might have been one.
+        """
         joined = [b"".join(parts) for parts in zip(*(outputs.samples for outputs in gathered), strict=True)]
         batch = Batch.from_buffers(joined)
-        sizes = [len(outputs.samples[0]) // 4 for outputs in gathered]
-        covers = np.repeat(np.array([outputs.covers for outputs in gathered], np.int64), sizes)
+        sizes = [len(batch)] if in_one else [len(outputs.samples[0]) // 4 for outputs in gathered]
+        offsets = [outputs.covers for outputs in (gathered[-1:] if in_one else gathered)]
+        covers = np.repeat(np.array(offsets, np.int64), sizes)
         self._count(batch)
         late = (batch.reasons & _LATE) != 0
         self._hear_of(batch, late, covers)

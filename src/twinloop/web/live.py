@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -121,6 +122,7 @@ class Hub:
         self._everything: Portion | None = None
         self._pipeline = ""
         self._pipeline_due_s = 0.0
+        self._arrived = asyncio.Event()
 
     @property
     def is_full(self) -> bool:
@@ -140,6 +142,9 @@ class Hub:
                 _log.exception("web: the news cannot be told")
             due_s = max(due_s + self.limits.every_s, loop.time())  # what was missed is not made up for
             await asyncio.sleep(due_s - loop.time())
+            if not self._clients:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), self.limits.figures_every_s)
 
     def _tell(self, twin: TwinLook) -> None:
         portion = self._news(twin)
@@ -155,7 +160,7 @@ class Hub:
         portion: list[bytes | str] = []
         now, before = twin.now(), self._before
         self._before = now
-        if before is not None and self._clients:
+        if before is not None and now is not before and self._clients:
             rows = np.flatnonzero(changed_rows(before, now) & twin.table.active)
             if len(rows):
                 portion.append(encode(now, rows, _clock_ms()))
@@ -195,6 +200,7 @@ class Hub:
         """Tell a socket the news for as long as it listens."""
         client = _Client(grant)
         self._clients.add(client)
+        self._arrived.set()
         self._figures.sockets.inc()
         telling = asyncio.create_task(self._send(socket, twin, client))
         listening = asyncio.create_task(_until_gone(socket))
@@ -204,6 +210,8 @@ class Hub:
                 await socket.close(_NOT_ASKED, "nothing is to be sent here")
         finally:
             self._clients.discard(client)
+            if not self._clients:
+                self._arrived.clear()
             self._figures.sockets.dec()
             for task in (telling, listening):
                 task.cancel()
