@@ -46,16 +46,12 @@ def chromium() -> Iterator[Browser]:
         yield running_browser
 
 
-class Seen(list[str]):
-    """What the browser's console and the network said that they should not have."""
-
-
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
     """A new page; at its end nothing may have gone wrong in it unseen."""
     context = chromium.new_context(viewport={"width": 1366, "height": 900})
     shown = context.new_page()
-    wrong = Seen()
+    wrong: list[str] = []
     shown.on("pageerror", lambda error: wrong.append(str(error)))
     shown.on(
         "console",
