@@ -80,7 +80,7 @@ FRAMES: Final = """(seconds) => new Promise((done) => {
   };
   requestAnimationFrame(frame);
 })"""
-FIRST_VALUE: Final = r"""() => /\d[.,]\d+\s*(°C|degC)/.test(document.body.innerText)"""
+FIRST_VALUE: Final = r"""() => /\d[.,]\d+\s*(°C|degC)/.test(document.body?.innerText ?? "")"""
 
 
 @dataclass(frozen=True)
