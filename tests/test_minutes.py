@@ -18,7 +18,7 @@ from twinloop.status import BAD, GOOD, UNCERTAIN
 from twinloop.stores import merging
 from twinloop.stores.footers import brief, footer
 from twinloop.stores.local import LocalStore
-from twinloop.stores.minutes import MINUTE_NS, contested, parts_of, windows_of
+from twinloop.stores.minutes import MINUTE_NS, contested, parts_of, starts_of, windows_of
 from twinloop.stores.queries import LocalQueries
 from twinloop.stores.rows import SAMPLE_SCHEMA, first_stored
 from twinloop.stores.segments import Segment, list_segments
@@ -245,3 +245,9 @@ def test_a_segment_says_which_tags_and_times_its_row_groups_hold(tmp_path: Path)
     assert said.groups[:, :2].tolist() == [[0, 0], [1, 1]]
     assert said.groups_with(1, T0, T0 + SECOND) == [1]
     assert said.groups_with(1, T0 - SECOND, T0) == []
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 2**63 - 1))
+def test_a_window_begins_at_a_multiple_of_its_width_or_where_time_begins(time: int, every: int) -> None:
+    expected = max(time // every * every, -(2**63))
+    assert starts_of(np.array([time], np.int64), every).tolist() == [expected]

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from support.outputs import NAMES, SECOND, T0, UNITS, OutputLog, samples
-from twinloop.records import Event, EventKind, Outputs
+from twinloop.records import DeadLetter, DeadReason, Event, EventKind, Outputs
 from twinloop.stores import rest
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
+from twinloop.stores.reading import Unsealed
 
 SAMPLE = st.tuples(st.integers(0, 1), st.integers(-90, 90), st.floats(-9, 9))
+QUESTIONS: dict[str, Callable[[LocalQueries, str], pa.Table]] = {
+    "range": lambda asked, tag: asked.range(tag, None, None),
+    "fills": lambda asked, tag: asked.fills(tag, None, None),
+    "window": lambda asked, tag: asked.window(tag, 7 * SECOND, None, None),
+    "minutes": lambda asked, tag: asked.window(tag, 60 * SECOND, None, None),
+    "events": lambda asked, _: asked.events(None, None),
+    "page": lambda asked, _: asked.page("events", None, None, 3).rows,
+    "quality": lambda asked, _: asked.quality(60 * SECOND, T0 - 120 * SECOND, T0 + 120 * SECOND),
+}
 STEP = st.one_of(
     st.lists(SAMPLE, min_size=1, max_size=6),
-    st.sampled_from(["range", "window", "events", "seal", "trim"]),
+    st.sampled_from([*QUESTIONS, "seal", "trim"]),
 )
 
 
@@ -31,17 +43,16 @@ def with_event(entry: tuple[int, Outputs]) -> tuple[int, Outputs]:
     return offset, replace(outputs, events=[event])
 
 
-@settings(max_examples=150, deadline=None)
-@given(steps=st.lists(STEP, max_size=30), kept_rows=st.sampled_from([0, 5, 1000]))
+@settings(max_examples=150)
+@given(steps=st.lists(STEP, max_size=30), kept_bytes=st.sampled_from([0, 3_000, 1 << 20]))
 def test_an_answer_is_that_of_someone_who_never_asked_before(
-    steps: list[list[tuple[int, int, float]] | str], kept_rows: int
+    steps: list[list[tuple[int, int, float]] | str], kept_bytes: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rest, "_KEPT_ROWS", kept_rows)
+        patch.setattr(rest, "_KEPT_BYTES", kept_bytes)
         log, store = OutputLog(), LocalStore(Path(folder), NAMES)
         asked = LocalQueries(Path(folder), NAMES, UNITS, log.after)
-        for offset, step in enumerate([*steps, "range", "window", "events"]):
-            fresh = LocalQueries(Path(folder), NAMES, UNITS, log.after)
+        for offset, step in enumerate([*steps, *QUESTIONS]):
             if isinstance(step, list):
                 log.entries.append(with_event(samples(log.next, *step)))
             elif step == "seal":
@@ -49,16 +60,18 @@ def test_an_answer_is_that_of_someone_who_never_asked_before(
                 store.seal()
             elif step == "trim":
                 log.trim(store.covered)
-            elif step == "events":
-                assert asked.events(None, None).equals(fresh.events(None, None))
-            elif step == "range":
-                assert asked.range(NAMES[offset % 2], None, None).equals(
-                    fresh.range(NAMES[offset % 2], None, None)
-                )
             else:
-                assert asked.window(NAMES[offset % 2], 7 * SECOND, None, None).equals(
-                    fresh.window(NAMES[offset % 2], 7 * SECOND, None, None)
-                )
+                fresh = LocalQueries(Path(folder), NAMES, UNITS, log.after)
+                question, tag = QUESTIONS[step], NAMES[offset % 2]
+                assert question(asked, tag).equals(question(fresh, tag))
+
+
+def test_entries_come_in_portions_by_their_bytes_whatever_is_in_them() -> None:
+    letter = DeadLetter(T0, "field", "a/b", bytes(1 << 20), DeadReason.UNDECODABLE, "no JSON")
+    entries = [(offset, Outputs(offset, T0, dead=[letter])) for offset in range(100)]
+    portions = list(Unsealed(lambda after: entries[after + 1 :], -1).portions())
+    assert [entry for portion in portions for entry in portion] == entries
+    assert max(map(len, portions)) <= 17
 
 
 def test_a_question_reads_only_what_came_since_the_last_one(tmp_path: Path) -> None:

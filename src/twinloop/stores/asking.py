@@ -70,7 +70,8 @@ class Asker:
 
     def listed(self) -> Listing:
         """The segments, without those that are known to be damaged and still the same files."""
-        ignored = [each for each, known in self._damaged if known is None or known == _identity_of(each)]
+        there = tuple(self._damaged)  # another thread may find one meanwhile
+        ignored = [each for each, known in there if known is None or known == _identity_of(each)]
         return list_segments(self._directory, ignored)
 
     def clear(self) -> None:

@@ -18,9 +18,10 @@ import pyarrow as pa
 from twinloop.stores.rows import MINUTES_SCHEMA
 from twinloop.stores.store import WINDOW_SCHEMA
 
-__all__ = ["MINUTE_NS", "contested", "parts_of", "windows_of"]
+__all__ = ["MINUTE_NS", "contested", "parts_of", "starts_of", "windows_of"]
 
 MINUTE_NS: Final = 60_000_000_000
+_FIRST: Final = np.int64(-(2**63))
 
 _NO_PARTS: Final = MINUTES_SCHEMA.empty_table()
 _UPPER: Final = ~((1 << 26) - 1)
@@ -43,7 +44,7 @@ def parts_of(rows: pa.Table, every_ns: int = MINUTE_NS) -> pa.Table:
         return _NO_PARTS
     tag, time, status = (rows[name].to_numpy() for name in ("tag", "time", "status"))
     value = rows["value"].to_numpy()  # null is NaN
-    window = time - time % every_ns
+    window = starts_of(time, every_ns)
     begins = np.flatnonzero(np.append(True, (tag[1:] != tag[:-1]) | (window[1:] != window[:-1])))
     ends = np.append(begins[1:], len(rows))
     severity = status >> np.uint32(30)
@@ -59,6 +60,13 @@ def parts_of(rows: pa.Table, every_ns: int = MINUTE_NS) -> pa.Table:
         made |= _figures(name, value, (severity == worst) & ~np.isnan(value), begins)
     arrays = [_nullable(made[field.name], field) for field in MINUTES_SCHEMA]
     return pa.Table.from_arrays(arrays, schema=MINUTES_SCHEMA)
+
+
+def starts_of(time: I64, every_ns: int) -> I64:
+    """Starts of the windows that times lie in; of the first of all, which is cut, the first time there is."""
+    into = time % every_ns
+    starts: I64 = np.where(time < _FIRST + into, _FIRST, time - into)
+    return starts
 
 
 def _nullable(column: npt.NDArray[np.generic], field: pa.Field) -> pa.Array:
@@ -105,7 +113,7 @@ def windows_of(parts: pa.Table, every_ns: int, *, uncertain_as_good: bool) -> pa
     if not len(parts):
         return WINDOW_SCHEMA.empty_table()
     time = parts["time"].to_numpy()
-    window = time - time % every_ns
+    window = starts_of(time, every_ns)
     begins = np.flatnonzero(np.append(True, window[1:] != window[:-1]))
     names = ("good", "uncertain") if uncertain_as_good else ("good",)
     count, good = (_number(parts, name, begins) for name in ("count", "good"))

@@ -66,7 +66,7 @@ def first_told(
             break
         for rows in read_parts(segment):
             head.add(_picked(rows, span, where))
-    for rows in beyond.told(kind):
+    for rows in beyond.told(kind, *span):
         head.add(_picked(rows, span, where))
     return Told(head.rows(), head.is_cut)
 
@@ -94,7 +94,9 @@ class _Head:
         """Take up some rows."""
         time = rows["time"].to_numpy()
         self._parts.append(rows.filter(pa.array(time <= self.until)))
-        if len(self._parts) >= _KEPT_PARTS or sum(map(len, self._parts)) > self._most:
+        size = sum(part.nbytes for part in self._parts)
+        many = len(self._parts) >= _KEPT_PARTS or sum(map(len, self._parts)) > self._most
+        if many or size > 2 * _MOST_BYTES:
             self._parts = [self.rows()]
 
     def rows(self) -> pa.Table:

@@ -259,8 +259,8 @@ class LocalQueries:
         low, high = bounds(start, end)
         for segment in meeting(listing, "dead", low, high):
             yield with_time(within(read_whole(segment), low, high, None))
-        for rows in beyond.told("dead"):
-            yield with_time(within(rows, low, high, None))
+        for rows in beyond.told("dead", low, high):
+            yield with_time(rows)
 
     def _unsettled(self, rows: pa.Table) -> pa.Table:
         return rows.filter(pa.array(~self._settled(rows))) if self._settled and len(rows) else rows

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twinloop.errors import QueryError
+from twinloop.records import Outputs
 from twinloop.stores.footers import (
     Identity,
     brief,
@@ -39,7 +40,10 @@ __all__ = [
 
 _LOWEST: Final = -(2**63)
 _HIGHEST: Final = 2**63 - 1
-_PORTION_ROWS: Final = 200_000
+_PORTION_BYTES: Final = 16 << 20
+"""Of outputs as they are in the log: some 280,000 samples."""
+_ENTRY_BYTES: Final = 200
+_SNAPSHOT_BYTES: Final = 2_000
 
 
 class Unsealed:
@@ -59,20 +63,28 @@ class Unsealed:
     def portions(self) -> Iterator[list[Entry]]:
         """All entries, ascending, some at a time."""
         portion: list[Entry] = []
-        rows, expected = 0, self._after + 1
+        size, expected = 0, self._after + 1
         for offset, outputs in self._read(self._after):
             if offset <= self._after:
                 continue
             self.is_torn = self.is_torn or offset != expected
             expected = offset + 1
             portion.append((offset, outputs))
-            rows += 1 + len(outputs.samples[0] if outputs.samples else b"") // 4
-            if rows >= _PORTION_ROWS:
+            size += _size(outputs)
+            if size >= _PORTION_BYTES:
                 yield portion
-                portion, rows = [], 0
+                portion, size = [], 0
         if portion:
             yield portion
         self.has_gap = self.is_torn or expected == self._after + 1
+
+
+def _size(outputs: Outputs) -> int:
+    """About the bytes of outputs; dead letters may be large, and many."""
+    columns = sum(map(len, outputs.samples)) + sum(map(len, outputs.fills))
+    letters = sum(len(letter.raw) + _ENTRY_BYTES for letter in outputs.dead)
+    told = _ENTRY_BYTES * (1 + len(outputs.events)) + _SNAPSHOT_BYTES * len(outputs.snapshots)
+    return columns + letters + told
 
 
 def meeting(listing: Listing, kind: str, low: int, high: int) -> list[Segment]:

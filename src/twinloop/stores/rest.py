@@ -17,8 +17,11 @@ __all__ = ["Beyond", "Rest"]
 
 _KINDS: Final = ("samples", "fills", "events", "snapshots")
 """Not dead letters: their bytes may be many."""
-_KEPT_ROWS: Final = 2_000_000
-"""Some 120 MB. A store that is further behind is asked seldom; then its backlog is read each time."""
+_KEPT_BYTES: Final = 96 << 20
+"""Some 1.5 million samples. A store further behind is asked seldom; then its backlog is read each time."""
+
+Pick = Callable[[pa.Table], pa.Table]
+"""Of rows of some entries, those that a question wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,11 @@ class _Part:
 
     last: int
     rows: Mapping[str, pa.Table]
+    size: int
 
-    def __len__(self) -> int:
-        return sum(map(len, self.rows.values()))
+    @classmethod
+    def of(cls, last: int, rows: Mapping[str, pa.Table]) -> _Part:
+        return cls(last, rows, sum(table.nbytes for table in rows.values()))
 
 
 class Rest:
@@ -45,11 +50,19 @@ class Rest:
         self._parts: list[_Part] = []
         self._after = self._upto = -1
 
-    def rows(self, kind: str, covered: int, tag: int | None = None) -> tuple[list[pa.Table], bool]:
+    def rows(
+        self, kind: str, covered: int, pick: Pick, tag: int | None = None
+    ) -> tuple[list[pa.Table], bool]:
         """Rows of a kind after what the segments cover, and whether there is a gap, as `Unsealed` has it.
 
-        They come in parts, oldest entries first, each in the order of a segment's. With a tag, parts may hold
-        that tag's rows only.
+        They come in parts, oldest entries first, each in the order of a segment's. Of a backlog, which is not
+        kept, only what is picked is in memory, some entries at a time.
+
+        Args:
+            kind: of rows.
+            covered: what the segments cover.
+            pick: what is wanted of a part.
+            tag: spares making rows of other tags, where only one is wanted.
 
         Raises:
             LogError: the log cannot be read, or no longer leads from there on.
@@ -57,20 +70,20 @@ class Rest:
         found: list[pa.Table] = []
         with self._lock:
             self._let_go(covered)
-            kept = sum(map(len, self._parts))
+            kept = sum(part.size for part in self._parts)
             unsealed = Unsealed(self._read, self._upto)
             for entries in unsealed.portions():
-                if kept > _KEPT_ROWS:
-                    found.append(tables(entries, [kind], tag)[kind])
+                if kept > _KEPT_BYTES:
+                    found.append(pick(tables(entries, [kind], tag)[kind]))
                     continue
-                part = _Part(entries[-1][0], tables(entries, _KINDS))
-                kept += len(part)
+                part = _Part.of(entries[-1][0], tables(entries, _KINDS))
+                kept += part.size
                 self._upto = part.last
                 self._keep(part)
             parts = self._parts
             if unsealed.is_torn:  # what is missing may be there the next time
                 self._forget(covered)
-        return [*(part.rows[kind] for part in parts), *found], unsealed.has_gap
+        return [*(pick(part.rows[kind]) for part in parts), *found], unsealed.has_gap
 
     def clear(self) -> None:
         """Let go of the memory held."""
@@ -90,13 +103,13 @@ class Rest:
 
     def _keep(self, part: _Part) -> None:
         """As one with those before it that are not much larger: so there are never many."""
-        if not len(part):
+        if not any(map(len, part.rows.values())):
             return
         parts = list(self._parts)  # another list: an answer may still go by the one there is
-        while parts and len(parts[-1]) <= 2 * len(part):
+        while parts and parts[-1].size <= 2 * part.size:
             before = parts.pop()
             rows = {kind: _both(kind, before.rows[kind], part.rows[kind]) for kind in _KINDS}
-            part = _Part(part.last, rows)
+            part = _Part.of(part.last, rows)
         self._parts = [*parts, part]
 
 
@@ -121,23 +134,34 @@ class Beyond(Unsealed):
 
     def of_tag(self, kind: str, tag: int, low: int, high: int, columns: list[str]) -> list[pa.Table]:
         """A tag's rows of [low, high), in parts. Raises as `Rest.rows` does."""
-        found, self.has_gap = self._rest.rows(kind, self._covered, tag)
-        return [self._new(of_tag(rows, tag, low, high)).select(columns) for rows in found]
+
+        def pick(rows: pa.Table) -> pa.Table:
+            return self._new(of_tag(rows, tag, low, high)).select(columns)
+
+        found, self.has_gap = self._rest.rows(kind, self._covered, pick, tag)
+        return found
 
     def of_all(self, kind: str, low: int, high: int, columns: list[str]) -> list[pa.Table]:
         """The same of all tags, each part sorted by (tag, time)."""
-        found, self.has_gap = self._rest.rows(kind, self._covered)
-        return [self._new(within(rows, low, high, None)).select(columns) for rows in found]
 
-    def told(self, kind: str) -> Iterator[pa.Table]:
-        """Rows of a kind without tags, in parts. Raises as `Rest.rows` does."""
+        def pick(rows: pa.Table) -> pa.Table:
+            return self._new(within(rows, low, high, None)).select(columns)
+
+        found, self.has_gap = self._rest.rows(kind, self._covered, pick)
+        return found
+
+    def told(self, kind: str, low: int, high: int, asset: str | None = None) -> Iterator[pa.Table]:
+        """Rows of a kind without tags of [low, high), in parts. Raises as `Rest.rows` does."""
         if kind not in _KINDS:
             for entries in self.portions():
-                yield tables(entries, [kind])[kind]
+                yield within(tables(entries, [kind])[kind], low, high, asset)
             return
-        found, self.has_gap = self._rest.rows(kind, self._covered)
-        for rows in found:
-            yield self._new(rows)
+
+        def pick(rows: pa.Table) -> pa.Table:
+            return self._new(within(rows, low, high, asset))
+
+        found, self.has_gap = self._rest.rows(kind, self._covered, pick)
+        yield from found
 
     def _new(self, rows: pa.Table) -> pa.Table:
         """Without those sealed, as a part may be in part; of two with one time the sealed one is first."""
