@@ -281,3 +281,22 @@ def test_a_file_of_many_parts_is_read_in_order_with_its_rows_counted(tmp_path: P
 def test_two_imports_at_once_are_one_too_many(tmp_path: Path, filled: Path) -> None:
     with alone(tmp_path / "one" / "data"), pytest.raises(StartError, match="is under way"):
         import_into(filled, file(tmp_path, recorded_rows()))
+
+
+def test_history_keeps_its_unit_and_a_plant_file_with_another_one_is_refused(tmp_path: Path) -> None:
+    plant = plant_without_sources(tmp_path / "plant")
+    rows = file(tmp_path, f"time,tag,value\n{START}Z,R101.pressure,2\n")
+    import_into(plant, rows)
+    text = plant.read_text()
+    plant.write_text(text.replace("unit: bar", "unit: kPa"))
+    assert history(plant, "R101.pressure")[0]["unit"] == "bar", "whatever the plant file says now"
+    with pytest.raises(ConfigError, match=r"R101\.pressure \(bar, now kPa\)"):
+        import_into(plant, rows)
+    plant.write_text(text.replace("unit: degC", "unit: K"))
+    import_into(plant, rows)  # a tag without history may have any
+    with twinloop.open(plant) as opened:
+        export(opened._queries, tmp_path / "out.csv", "csv", ["R101.pressure"])
+    other = plant_without_sources(tmp_path / "other")
+    other.write_text(other.read_text().replace("unit: bar", "unit: kPa"))
+    import_into(other, tmp_path / "out.csv")
+    assert [(row["value"], row["unit"]) for row in history(other, "R101.pressure")] == [(200.0, "kPa")]

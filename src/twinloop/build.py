@@ -33,6 +33,7 @@ from twinloop.stages.estimate import EstimateStage
 from twinloop.stages.impute import ImputeStage
 from twinloop.stages.route import RouteStage
 from twinloop.stages.validate import ValidateStage
+from twinloop.storedunits import check_units
 from twinloop.stores.ahead import Ahead
 from twinloop.stores.local import SEAL_AFTER_S
 from twinloop.stores.store import Store
@@ -88,6 +89,7 @@ def build_loop(
     config, table = place.config, place.table
     resolver = Resolver(table, namers(config))
     compile_kernels(table)
+    check_units(place)
     checkpoints = Checkpoints(place.directory / "checkpoints", table.names)
     store, log, outputs = _stores(place, checkpoints, metrics)
     period_ns = cycle_ns(config)

@@ -63,7 +63,7 @@ def open_queries(
     if not path.exists():
         raise QueryError(f"there is no data in {directory} yet: start `twinloop run` first")
     dictionary = Dictionary(path, readonly=True)
-    indices = dict(dictionary.tags)
+    indices, units = dict(dictionary.tags), dict(dictionary.units)
     dictionary.close()
     table = TagTable(tags_of(config), indices)
 
@@ -80,7 +80,7 @@ def open_queries(
 
     active = [bool(each) for each in table.active]
     read = unsealed or partial(outputs_after, directory)
-    return make_queries(config, table, Reading(read, active, directory / "outputs", settled))
+    return make_queries(config, table, Reading(read, active, directory / "outputs", units, settled))
 
 
 def outputs_after(directory: Path, after: int) -> Iterator[tuple[int, Outputs]]:

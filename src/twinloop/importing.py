@@ -29,6 +29,7 @@ from twinloop.records import DeadLetter
 from twinloop.sources.file_rows import REPLAY, Rows, read_parts
 from twinloop.sources.importing import FOLDER, ImportSpool, Part
 from twinloop.spooling import alone, feed
+from twinloop.storedunits import check_units
 from twinloop.stores.store import RANGE_SCHEMA, Queries
 from twinloop.tags import Refusal, Resolver, Route
 from twinloop.workplace import borrowed_workplace, holder_of, workplace
@@ -109,8 +110,8 @@ async def import_files(
     config = load(path, env)
     chosen = list(_files(files))
     if not dry_run and not holder_of(config.data_dir):
-        with workplace(config):  # there is a data directory then, and all tags have their numbers
-            pass
+        with workplace(config) as owned:  # there is a data directory then, and all tags have their numbers
+            check_units(owned)
     with alone(config.data_dir), borrowed_workplace(config) as place:
         names = _Names(Resolver(place.table, {REPLAY: str}))
         taking = _Taking(config, names, told, patience_s, dry_run=dry_run)

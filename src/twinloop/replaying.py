@@ -150,6 +150,7 @@ async def replay_log(
         _write_report(report)
         tags = tags_of(config)
         table = TagTable(tags, dictionary.add_tags(tag.name for tag in tags))
+        dictionary.set_units({index: tag.unit for index, tag in table.items()})  # all is folded anew
         place = Workplace(config, into, dictionary, table, owned=False)
         checkpoints = Checkpoints(live.data_dir / "checkpoints", table.names)
         fold, report.checkpoint = _begin(place, checkpoints, first, recording.start_ns)

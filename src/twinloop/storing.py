@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +35,13 @@ class Reading:
     unsealed: Callable[[int], Iterable[Entry]]
     active: Sequence[bool]
     ahead: Path
+    units: Mapping[int, str]
     settled: Callable[[pa.Table], npt.NDArray[np.bool_]]
 
 
-def units_of(table: TagTable) -> list[str]:
-    """Units by index; empty for tags that are no longer in the plant file."""
-    return [tag.unit if (tag := table[index]) else "" for index in range(len(table))]
+def units_of(table: TagTable, stored: Mapping[int, str] = MappingProxyType({})) -> list[str]:
+    """Units by index: those that history is stored in, where they are known, else of the plant file."""
+    return [stored.get(index, tag.unit if (tag := table[index]) else "") for index in range(len(table))]
 
 
 def make_store(
@@ -89,7 +91,8 @@ def make_queries(config: PlantConfig, table: TagTable, reading: Reading) -> Loca
     Raises:
         ConfigError: as for `make_store`.
     """
-    folder, names, units = config.data_dir / "store", table.names, units_of(table)
+    folder, names = config.data_dir / "store", table.names
+    units = units_of(table, reading.units)
     asked: Callable[..., LocalQueries] = LocalQueries
     if isinstance(config.store, InfluxStoreConfig):
         from twinloop.stores.influx.queries import InfluxQueries

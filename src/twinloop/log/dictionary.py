@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ _SCHEMA: Final = (
         UNIQUE (source, address, unit)
     )""",
     "CREATE TABLE IF NOT EXISTS tags (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+    "CREATE TABLE IF NOT EXISTS units (tag INTEGER PRIMARY KEY, unit TEXT NOT NULL)",
 )
 
 
@@ -30,6 +31,10 @@ class Dictionary:
     Args:
         path: the SQLite file, made where it is missing; None keeps the numbers in memory only.
         readonly: for a process that only asks questions.
+
+    Attributes:
+        tags: the number of each name.
+        units: by number, the unit that a tag's stored history is in; none before one was told.
 
     Raises:
         LogError: the file cannot be opened, read or written.
@@ -54,6 +59,9 @@ class Dictionary:
                 )
             ]
             self.tags: dict[str, int] = dict(self._db.execute("SELECT name, id FROM tags"))
+            has_units = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'units'").fetchone()
+            found = self._db.execute("SELECT tag, unit FROM units") if has_units else ()
+            self.units: dict[int, str] = dict(found)
         except sqlite3.Error as error:
             raise LogError(f"the dictionary {path} cannot be used: {error}") from error
         self._indices = {key: index for index, key in enumerate(self._series)}
@@ -86,6 +94,12 @@ class Dictionary:
         self._insert("INSERT INTO tags (name, id) VALUES (?, ?)", list(numbered.items()))
         self.tags.update(numbered)
         return dict(self.tags)
+
+    def set_units(self, units: Mapping[int, str]) -> None:
+        """Keep the units that tags are stored in from now on, by number."""
+        new = {tag: unit for tag, unit in units.items() if self.units.get(tag) != unit}
+        self._insert("INSERT OR REPLACE INTO units VALUES (?, ?)", list(new.items()))
+        self.units.update(new)
 
     def _insert(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         try:
