@@ -21,11 +21,8 @@ from twinloop.batch import Batch
 MINUTE_NS = 60_000_000_000
 
 
-class Peer(Protocol):
-    """A store of rows (tag, time, value, status, estimate, estimate_std)."""
-
-    def append(self, batch: Batch) -> None:
-        """Take rows; durable when it returns."""
+class Asked(Protocol):
+    """A store of rows (tag, time, value, status, estimate, estimate_std), to ask."""
 
     def latest(self, tags: list[int]) -> int:
         """The newest value of each tag; how many there are."""
@@ -35,6 +32,13 @@ class Peer(Protocol):
 
     def window(self, tag: int, start: int, end: int) -> int:
         """Mean, min, max and count by minute; how many minutes there are."""
+
+
+class Peer(Asked, Protocol):
+    """One to write to, too."""
+
+    def append(self, batch: Batch) -> None:
+        """Take rows; durable when it returns."""
 
     def size(self) -> int:
         """Bytes on disk, after what it does to make itself small."""
@@ -92,12 +96,13 @@ class Sqlite:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "peer.sqlite"
-        self._db = sqlite3.connect(self._path)
+        self._db = sqlite3.connect(self._path, check_same_thread=False)  # the one that writes
         self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL")
         self._db.execute(
             "CREATE TABLE samples (tag INT, time INT, value REAL, status INT, estimate REAL, "
             "estimate_std REAL, PRIMARY KEY (tag, time)) WITHOUT ROWID"
         )
+        self._read = sqlite3.connect(self._path)
 
     def append(self, batch: Batch) -> None:
         names = ("tag", "time", "value", "status", "estimate", "estimate_std")
@@ -109,24 +114,25 @@ class Sqlite:
 
     def latest(self, tags: list[int]) -> int:
         sql = "SELECT time, value FROM samples WHERE tag = ? ORDER BY time DESC LIMIT 1"
-        return sum(self._db.execute(sql, (tag,)).fetchone() is not None for tag in tags)
+        return sum(self._read.execute(sql, (tag,)).fetchone() is not None for tag in tags)
 
     def range(self, tag: int, start: int, end: int) -> int:
         sql = "SELECT * FROM samples WHERE tag = ? AND time >= ? AND time < ?"
-        return len(self._db.execute(sql, (tag, start, end)).fetchall())
+        return len(self._read.execute(sql, (tag, start, end)).fetchall())
 
     def window(self, tag: int, start: int, end: int) -> int:
         sql = (
             "SELECT time / 60000000000, avg(value), min(value), max(value), count(*) FROM samples "
             "WHERE tag = ? AND time >= ? AND time < ? GROUP BY 1"
         )
-        return len(self._db.execute(sql, (tag, start, end)).fetchall())
+        return len(self._read.execute(sql, (tag, start, end)).fetchall())
 
     def size(self) -> int:
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return self._path.stat().st_size
 
     def close(self) -> None:
+        self._read.close()
         self._db.close()
 
 
