@@ -2,9 +2,9 @@
 
 python benchmarks/store.py [--points 3600000] [--peer-points 3600000]
 
-86,400,000 points are a day. Where the peers get fewer, the embedded store is measured with as many, too. What
-is appended is durable in the output log when an append returns, and a rate counts until the store has sealed
-all of it. Queries are the median of 20 after one, in milliseconds, each of another tag unless "again" is said.
+86,400,000 points are a day. Where the peers get fewer, the embedded store is measured with as many, too.
+What is appended is durable in the output log when an append returns, and a rate counts until the store has
+sealed all of it. Queries are the median of 20 after one, in ms, each of another tag unless "again" is said.
 """
 
 from __future__ import annotations
@@ -307,11 +307,7 @@ def tell(found: list[tuple[str, int, dict[str, float]]]) -> None:
     print(f"{'':34}{'aim':>12}" + "".join(f"{name:>20}" for name, _, _ in found))
     print(f"{'points':46}" + "".join(f"{points:20,}" for _, points, _ in found))
     for text, key, aim in ROWS:
-        label = text.format(**labels[True])
-        if labels[True] != labels[False] and "{" in text:
-            label = text.format(
-                **{name: f"{labels[True][name]}/{labels[False][name]}" for name in labels[True]}
-            )
+        label = text.format(**{name: " / ".join(dict.fromkeys(each)) for name, each in spans.items()})
         cells = (f"{figures[key]:20,.2f}" if key in figures else f"{'':>20}" for _, _, figures in found)
         print(f"{label:34}{'' if aim is None else f'{aim:,.0f}':>12}" + "".join(cells))
 
