@@ -304,12 +304,12 @@ def tell(found: list[tuple[str, int, dict[str, float]]]) -> None:
     """A table with a column a store, and what was aimed at for a day in the embedded store."""
     most, fewest = (Spans(found[at][1] // TAGS).labels() for at in (0, -1))
     spans = {name: (most[name], fewest[name]) for name in most}
-    print(f"{'':34}{'aim':>12}" + "".join(f"{name:>20}" for name, _, _ in found))
-    print(f"{'points':46}" + "".join(f"{points:20,}" for _, points, _ in found))
+    print(f"{'':44}{'aim':>12}" + "".join(f"{name:>20}" for name, _, _ in found))
+    print(f"{'points':56}" + "".join(f"{points:20,}" for _, points, _ in found))
     for text, key, aim in ROWS:
         label = text.format(**{name: " / ".join(dict.fromkeys(each)) for name, each in spans.items()})
         cells = (f"{figures[key]:20,.2f}" if key in figures else f"{'':>20}" for _, _, figures in found)
-        print(f"{label:34}{'' if aim is None else f'{aim:,.0f}':>12}" + "".join(cells))
+        print(f"{label:44}{'' if aim is None else f'{aim:,.0f}':>12}" + "".join(cells))
 
 
 if __name__ == "__main__":
