@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from support.influx import Influx, influxdb
@@ -30,13 +30,14 @@ from twinloop.stores.segments import Segment
 
 MINUTE = 60 * SECOND
 USED = NAMES[:3]
-SAMPLE = st.tuples(
-    st.integers(0, 2),
-    st.integers(-300, 300),
+SAMPLE_REST = (
     st.floats(-1e6, 1e6),
     st.sampled_from([GOOD, UNCERTAIN, BAD, 0x40A4_0000, 0x803C_0000]),
     st.just(0),
 )
+SAMPLE = st.tuples(st.integers(0, 2), st.integers(-300, 300), *SAMPLE_REST)
+AGAIN = st.tuples(st.integers(0, 2), st.integers(-20, 20).map(lambda at: 13 * at), *SAMPLE_REST)
+"""Such that times come again."""
 ENTRIES = st.lists(st.lists(SAMPLE, max_size=8), max_size=12)
 SEALED = st.lists(st.booleans(), min_size=12, max_size=12)
 Sample = tuple[int, int, float, int, int]
@@ -205,11 +206,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
 
 @settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    rows=st.lists(SAMPLE, min_size=1, max_size=60, unique_by=lambda row: row[:2]),
+    rows=st.lists(AGAIN, min_size=1, max_size=60),
     sealed=st.integers(0, 60),
     sent=st.integers(0, 60),
     every=st.sampled_from([1, 3]),
 )
+@example(rows=[(0, 5, 1.0, GOOD, 0), (0, 5, 2.0, BAD, 0)], sealed=1, sent=0, every=1)
+@example(rows=[(0, 5, 1.0, GOOD, 0), (0, 5, 2.0, BAD, 0), (0, 5, 3.0, GOOD, 0)], sealed=1, sent=2, every=1)
+@example(rows=[(0, at, 1.0, GOOD, 0) for at in (0, 120, 0, 120, 240)], sealed=2, sent=3, every=1)
 def test_influxdb_gives_the_same_pages_and_quality(
     server: Influx,
     tmp_path_factory: pytest.TempPathFactory,
@@ -220,14 +224,14 @@ def test_influxdb_gives_the_same_pages_and_quality(
 ) -> None:
     options, folder = server.options(), tmp_path_factory.mktemp("there")
     log = OutputLog([samples(offset, row) for offset, row in enumerate(rows)])
-    there, here = InfluxStore(options, folder / "store", NAMES, UNITS), LocalStore(folder / "own", NAMES)
+    there, here = InfluxStore(options, folder / "store", USED, UNITS[:3]), LocalStore(folder / "own", USED)
     there.write(log.entries[:sealed])
     there.seal()
     there.write(log.entries[: max(sealed, sent)])  # accepted, and no more than that
     here.write(log.entries)
     here.seal()
-    asked = InfluxQueries(options, folder / "store", NAMES, UNITS, log.after)
-    plain = LocalQueries(folder / "own", NAMES, UNITS, lambda _: [])
+    asked = InfluxQueries(options, folder / "store", USED, UNITS[:3], log.after)
+    plain = LocalQueries(folder / "own", USED, UNITS[:3], lambda _: [])
     span = T0 - 200 * SECOND, T0 + 250 * SECOND
     assert asked.quality(every * MINUTE, *span).equals(plain.quality(every * MINUTE, *span))
     for most in (1, 5):

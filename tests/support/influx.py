@@ -35,6 +35,7 @@ bind-address = "127.0.0.1:{rpc}"
 [data]
   dir = "{directory}/data"
   wal-dir = "{directory}/wal"
+  {limits}
   query-log-enabled = false
 [http]
   bind-address = "127.0.0.1:{port}"
@@ -56,9 +57,10 @@ class Influx:
     Args:
         directory: where its files go; kept between restarts.
         certificates: makes it speak https.
+        limits: further lines of its section `data`.
     """
 
-    def __init__(self, directory: Path, certificates: Certificates | None = None) -> None:
+    def __init__(self, directory: Path, certificates: Certificates | None = None, limits: str = "") -> None:
         found = shutil.which("influxd")
         if found is None:
             missing("influxd", "install it with `apt install influxdb`")
@@ -77,8 +79,12 @@ class Influx:
                 f'https-enabled = true\n  https-certificate = "{certificates.certificate}"\n'
                 f'  https-private-key = "{certificates.key}"'
             )
-        text = _CONFIG.format(directory=directory, port=self.port, rpc=free_port(), tls=tls)
-        self._config.write_text(text)
+        self._settings = {"directory": directory, "port": self.port, "rpc": free_port(), "tls": tls}
+        self.limit(limits)
+
+    def limit(self, limits: str) -> None:
+        """Give it other lines of `data`, from its next start on."""
+        self._config.write_text(_CONFIG.format(**self._settings, limits=limits))
 
     def start(self) -> None:
         """Start it and return once it answers."""
@@ -148,9 +154,9 @@ class Influx:
 
 
 @contextmanager
-def influxdb(directory: Path, certificates: Certificates | None = None) -> Iterator[Influx]:
+def influxdb(directory: Path, certificates: Certificates | None = None, limits: str = "") -> Iterator[Influx]:
     """A running InfluxDB with an administrator, ended with the block; skips where it is not installed."""
-    server = Influx(directory, certificates)
+    server = Influx(directory, certificates, limits)
     try:
         server.start()
         server.begin()

@@ -11,17 +11,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
 
 from twinloop.errors import ConfigError, QueryError, StoreBusy
+from twinloop.stores.influx.answering import Series, Whole, decoder, lines
 from twinloop.stores.influx.influxql import identifier
 from twinloop.stores.influx.options import InfluxOptions
 
-__all__ = ["Client", "MissingError", "Refused", "Series", "Server"]
+__all__ = ["Client", "Denied", "MissingError", "Refused", "Series", "Server"]
 
 QUERY_TIMEOUT_S: Final = 60.0
 PING_TIMEOUT_S: Final = 1.5
@@ -30,20 +30,24 @@ _SHORT_QUERY: Final = 4_000
 """Characters of a question that stands in the URL; a longer one is a form."""
 _CHUNK_ROWS: Final = 10_000
 _LONGEST_TOLD: Final = 300
-_READ_BYTES: Final = 1 << 20
 _LONGEST_WAIT_S: Final = 30.0
+_WITHOUT_EMPTY_RESULTS: Final = 3
+"""From this version on a statement without rows may have no result at all."""
+_IN_VALUES: Final = r"\.values\[[^\]]*\]\["
+"""In the decoder's words: it is what a row holds that is of another type."""
+_LIMIT: Final = r"limit exceeded|max-series-per-database|max-values-per-tag"
 _FOR_GOOD: Final = (400, 413, 422)
 _OF_POINTS: Final = r"partial write|pars|dropped|conflict|field|timestamp"
-Row = TypeVar("Row")
 
 
 class Refused(Exception):  # noqa: N818 - caught here, never seen by a caller
-    """A server did not take points, and will not take them later either.
+    """A server did not take some points, and will not take them later either, but for `limited`.
 
     Args:
         words: the server's own.
         dropped: how many points it says it left out; -1 where it does not say.
         sure: whether the words are about points, and not about the request.
+        limited: whether they are about a limit, which may be raised.
     """
 
     def __init__(self, words: str) -> None:
@@ -51,33 +55,8 @@ class Refused(Exception):  # noqa: N818 - caught here, never seen by a caller
         self.words = words
         said = re.search(r"dropped=(\d+)", words)
         self.dropped = int(said[1]) if said else -1
+        self.limited = re.search(_LIMIT, words, re.IGNORECASE) is not None
         self.sure = re.search(_OF_POINTS, words, re.IGNORECASE) is not None
-
-
-class Series(msgspec.Struct, Generic[Row]):
-    """One series of an answer: its rows, and the tags it was grouped by."""
-
-    values: list[Row] = []
-    tags: dict[str, str] = {}
-
-
-class _Result(msgspec.Struct, Generic[Row]):
-    """The answer to one statement, or a part of it."""
-
-    statement_id: int = 0
-    series: list[Series[Row]] = []
-    error: str = ""
-    partial: bool = False
-
-
-class _Answered(msgspec.Struct, Generic[Row]):
-    results: list[_Result[Row]] = []
-    error: str = ""
-
-
-@lru_cache(maxsize=64)
-def _decoder(row: Any) -> msgspec.json.Decoder[_Answered[Any]]:
-    return msgspec.json.Decoder(_Answered[row])
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +112,8 @@ class Client:
     @property
     def where(self) -> str:
         """The server, for messages."""
-        return f"{self._server.name if self._server else 'InfluxDB'} at {self._base}"
+        server = self._server
+        return f"{server.name if server else 'InfluxDB'} at {self._base}"
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -145,14 +125,14 @@ class Client:
         Raises:
             StoreBusy: nobody answers, or the login does not fit what does.
         """
-        if self._server is None:
+        server = self._server  # another thread may set it to None at any time
+        if server is None:
             answer = self._request("GET", "/ping", timeout=self._short)
             if answer.status in {401, 403}:
                 raise self._denied(_words(answer))
             if answer.status >= 300:
                 raise self._busy(f"answered {answer.status} to /ping: {_words(answer)}")
-            self._server = self._recognised(answer.headers.get("X-Influxdb-Version", ""))
-        server = self._server
+            self._server = server = self._recognised(answer.headers.get("X-Influxdb-Version", ""))
         if server.major == 1 and self._options.token:
             raise self._busy("takes no token: give `username` and `password` in its place")
         return server
@@ -222,19 +202,21 @@ class Client:
 
     def _missing(self, words: str) -> StoreBusy:
         name = identifier(self._options.bucket)
-        if self._server is not None and self._server.major == 1:
+        server = self._server
+        if server is not None and server.major == 1:
             why = f" and did not make it ({self._not_created})" if self._not_created else ""
             return self._busy(f"has no database {name}{why}: have an administrator CREATE DATABASE {name}")
         return self._busy(f"has no bucket {name}, or not for this login: {words}")
 
-    def _denied(self, words: str) -> StoreBusy:
+    def _denied(self, words: str) -> Denied:
         options = self._options
         if options.token:
-            return self._busy(f"refused the token ({words}): see `token`, `org` and its permissions")
-        if options.username:
-            text = f"refused user {options.username} ({words}): see `username`, `password` and its grants"
-            return self._busy(text)
-        return self._busy("lets nobody in without a login: give `token`, or `username` and `password`")
+            what = f"refused the token ({words}): see `token`, `org` and its permissions"
+        elif options.username:
+            what = f"refused user {options.username} ({words}): see `username`, `password` and its grants"
+        else:
+            what = "lets nobody in without a login: give `token`, or `username` and `password`"
+        return Denied(f"{self.where} {what}", retry_after_s=0.0)
 
     def ask(self, statements: Sequence[str], row: Any, bucket: str = "") -> list[list[Series[Any]]]:
         """What InfluxQL statements give, each its series; as `pieces`."""
@@ -272,29 +254,40 @@ class Client:
         answer = self._request("POST", "/query", asked, body, headers, timeout=self._long, streamed=True)
         try:
             self._expect(answer)
-            yield from self._gathered(answer, _decoder(row))
+            yield from self._gathered(answer, row, len(statements))
         except self._errors as error:
             raise self._unreached(error) from error
         except msgspec.ValidationError as error:
+            if not re.search(_IN_VALUES, str(error)):
+                raise self._busy(f"gave an answer that is none of InfluxDB's: {error}") from error
             raise QueryError(f"{self.where} has values of another kind there: {error}") from error
         except msgspec.MsgspecError as error:
             raise self._busy(f"gave an answer that cannot be read: {error}") from error
         finally:
             answer.close()  # what was read to its end has given its connection back already
 
-    def _gathered(
-        self, answer: Any, decoder: msgspec.json.Decoder[_Answered[Any]]
-    ) -> Iterator[tuple[int, Series[Any]]]:
-        ended = True
-        for line in _lines(answer):
-            answered = decoder.decode(line)
-            for result in answered.results:
-                if answered.error or result.error:
-                    raise self._unanswered(answered.error or result.error)
+    def _gathered(self, answer: Any, row: Any, statements: int) -> Iterator[tuple[int, Series[Any]]]:
+        whole, any_line = Whole(statements), False
+        for line in lines(answer):
+            any_line = True
+            answered = decoder(row).decode(line)
+            for result in answered.results or ():
+                if result.error:
+                    raise self._unanswered(result.error)
+            if answered.error:
+                raise self._unanswered(answered.error)
+            if not whole.take(answered):
+                raise self._busy("gave an answer that is none of InfluxDB's")
+            for result in answered.results or ():
                 yield from ((result.statement_id, series) for series in result.series)
-                ended = not result.partial
-        if not ended:
-            raise self._busy("broke an answer off")
+        if not (whole or self._says_nothing(answer, any_line=any_line, statements=statements)):
+            raise self._busy("broke its answer off")
+
+    def _says_nothing(self, answer: Any, *, any_line: bool, statements: int) -> bool:
+        """Whether this is how InfluxDB 3.x answers that there are no rows."""
+        server, kind = self._server, answer.headers.get("Content-Type", "")
+        of_3 = server is not None and server.major >= _WITHOUT_EMPTY_RESULTS
+        return of_3 and statements == 1 and not any_line and kind.startswith("application/json")
 
     def _expect(self, answer: Any) -> None:
         """Return when a question is answered."""
@@ -303,7 +296,7 @@ class Client:
         words = _words(answer)
         if answer.status in {401, 403}:
             raise self._denied(words)
-        if answer.status == 429 or answer.status >= 500:
+        if answer.status < 400 or answer.status == 429 or answer.status >= 500:
             raise self._busy(f"does not answer now ({answer.status}: {words})")
         raise self._unanswered(words)
 
@@ -314,7 +307,8 @@ class Client:
         if missing is None:
             return QueryError(f"{self.where} does not answer: {words}")
         text = f"{self.where} has no {identifier(self._options.bucket)} to ask ({words})"
-        if self._server is not None and self._server.major == 2:
+        server = self._server
+        if server is not None and server.major == 2:
             text += "; InfluxQL needs a mapping of the bucket: see `influx v1 dbrp create`"
         return MissingError(text)
 
@@ -352,6 +346,10 @@ class Client:
         return StoreBusy(f"{self.where} {what}", retry_after_s=0.0)  # the store knows how often that was
 
 
+class Denied(StoreBusy):
+    """The login does not fit, or may not do this."""
+
+
 class MissingError(QueryError):
     """There is no such database or bucket to ask."""
 
@@ -363,16 +361,6 @@ def _login(options: InfluxOptions) -> dict[str, str]:
         pair = f"{options.username}:{options.password}".encode()
         return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
     return {}
-
-
-def _lines(answer: Any) -> Iterator[bytes]:
-    """The lines of an answer, as they come."""
-    rest = b""
-    for piece in answer.stream(_READ_BYTES):
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from (line for line in lines if line)
-    if rest:
-        yield rest
 
 
 def _words(answer: Any) -> str:

@@ -21,7 +21,7 @@ from twinloop.stores.influx.client import Client, MissingError
 from twinloop.stores.influx.influxql import between, identifier, where
 from twinloop.stores.influx.lines import encoded
 from twinloop.stores.influx.options import Existing, InfluxOptions
-from twinloop.stores.influx.quality import count_points, count_unsent
+from twinloop.stores.influx.quality import Points, count_all
 from twinloop.stores.minutes import parts_of, windows_of
 from twinloop.stores.quality import Grid, count_minutes
 from twinloop.stores.queries import RANGE_COLUMNS, LocalQueries
@@ -131,11 +131,9 @@ class InfluxQueries(LocalQueries):
         rows = beyond.of_all("samples", grid.low, grid.high, WINDOW_COLUMNS)
         count_minutes(grid, listing, _EMPTY.select(WINDOW_COLUMNS))
         unsealed = pa.concat_tables([_EMPTY.select(WINDOW_COLUMNS), *rows])
-        index = {name: at for at, name in enumerate(self._names_there)}
-        there = (self._client, self._own("samples"), self._options.plant, index, grid)
+        points = Points(self._client, self._own("samples"), self._options.plant, self._names_there)
         try:
-            count_points(*there)
-            count_unsent(*there, rows=unsealed, covered=listing.covered)
+            count_all(points, grid, unsealed)
         except MissingError:
             if listing.covered >= 0:
                 raise

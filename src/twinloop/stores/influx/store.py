@@ -11,7 +11,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,9 +21,10 @@ import pyarrow as pa
 from twinloop.durable import place_file
 from twinloop.errors import StoreBusy
 from twinloop.records import DeadLetter, DeadReason, Outputs
-from twinloop.stores.influx.client import Client, Refused
-from twinloop.stores.influx.lines import Encoder, Lines
+from twinloop.stores.influx.client import Client
+from twinloop.stores.influx.lines import Encoder
 from twinloop.stores.influx.options import InfluxOptions
+from twinloop.stores.influx.sending import Bad, Limited, Sending
 from twinloop.stores.influx.stored import FirstStored
 from twinloop.stores.local import SEAL_AFTER_S, LocalStore
 from twinloop.stores.rows import KINDS, Entry, tables
@@ -38,24 +38,12 @@ ELSEWHERE: Final = "samples-elsewhere.json"
 SOURCE: Final = "(store)"
 """The source of dead letters that InfluxDB made: no source of a plant file can have the name."""
 POINTS: Final = ("samples", "fills")
-_BODY_BYTES: Final = 1 << 20
 _ROWS_AT_ONCE: Final = 20_000
 _SOONEST_S: Final = 0.5
 _LATEST_S: Final = 30.0
 _PATIENCE: Final = 3
 """A server may take so many times longer to look a row up than to take points; a stop waits for it."""
-_HOPELESS: Final = 8
-"""So many single lines refused, and none taken: it is not the lines."""
 MILLISECOND_NS: Final = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Bad:
-    """A line InfluxDB will never take: which of the rows sent, its bytes, and why."""
-
-    row: int
-    raw: bytes
-    why: str
 
 
 class InfluxStore:
@@ -120,7 +108,8 @@ class InfluxStore:
     def write(self, entries: Sequence[Entry]) -> None:
         """Send the points of entries, ascending by offset, and note those that were accepted.
 
-        Points that InfluxDB will never take become dead letters of their entry, one each.
+        Points that InfluxDB will never take become dead letters of their entry, one each. Those over a limit
+        of its number of series wait for it to be raised; points of the series it has it takes meanwhile.
 
         Raises:
             StoreBusy: InfluxDB or the journal's disk does not take them now; those it took stay taken.
@@ -130,9 +119,16 @@ class InfluxStore:
             if not self._found:
                 self._client.look()
                 self._found = True
+            limited: Limited | None = None
             for group in _groups(fresh):
-                letters = self._deliver(group)
-                self._journal.write(_with_letters(group, letters) if letters else group)
+                try:
+                    letters = self._deliver(group)
+                except Limited as busy:
+                    limited = limited or busy
+                if limited is None:  # else the entries after it are sent, and not noted
+                    self._journal.write(_with_letters(group, letters) if letters else group)
+            if limited is not None:
+                raise limited
         except StoreBusy as busy:
             self._failures += 1
             wait_s = min(_LATEST_S, _SOONEST_S * 2 ** min(self._failures - 1, 10))
@@ -159,19 +155,29 @@ class InfluxStore:
         self._journal.close()
 
     def _deliver(self, group: Sequence[Entry]) -> Mapping[int, list[DeadLetter]]:
-        """Send the points of some entries; the dead letters they left, by the entry's offset."""
+        """Send the points of some entries; the dead letters they left, by the entry's offset.
+
+        Raises:
+            Limited: all was sent, and some of it was over a limit.
+            StoreBusy: not all was sent.
+        """
+        limited = ""
         letters: dict[int, list[DeadLetter]] = defaultdict(list)
         made = tables(group, POINTS)
         for kind in POINTS:
             rows = self._stored[kind].fresh(made[kind])
             if not len(rows):
                 continue
-            bad = _Sending(self._client, self._encoders[kind].lines(rows)).bad
+            sending = Sending(self._client, self._encoders[kind].lines(rows))
             taken = np.ones(len(rows), bool)
-            taken[[each.row for each in bad]] = False
+            taken[[each.row for each in sending.bad]] = False
             self._stored[kind].sent(rows.filter(pa.array(taken)))
-            for each in bad:
+            limited = limited or sending.limited
+            for each in sending.bad:
                 letters[rows["offset"][each.row].as_py()].append(self._letter(rows, each))
+        if limited:
+            where = f"{self._client.where} has no room for more series ({limited})"
+            raise Limited(f"{where}: have its limit raised, or old series dropped", retry_after_s=0.0)
         count = sum(map(len, letters.values()))
         if count:
             some = next(iter(letters.values()))[0]
@@ -181,51 +187,10 @@ class InfluxStore:
             self._refused(count)
         return letters
 
-    def _letter(self, rows: pa.Table, bad: _Bad) -> DeadLetter:
+    def _letter(self, rows: pa.Table, bad: Bad) -> DeadLetter:
         arrival = rows["arrival_ms"][bad.row].as_py() * MILLISECOND_NS
         name = self._names[rows["tag"][bad.row].as_py()]
         return DeadLetter(arrival, SOURCE, name, bad.raw, DeadReason.REFUSED, bad.why)
-
-
-class _Sending:
-    """Sends lines, cut in halves around those that InfluxDB will never take.
-
-    Attributes:
-        bad: those.
-
-    Raises:
-        StoreBusy: it took some or none, and the rest not now.
-    """
-
-    def __init__(self, client: Client, lines: Lines) -> None:
-        self._client = client
-        self._lines = lines
-        self._some_taken = False
-        self.bad: list[_Bad] = []
-        for first, last in lines.portions(_BODY_BYTES):
-            self._send(first, last)
-
-    def _send(self, first: int, last: int) -> None:
-        try:
-            self._client.write(self._lines.part(first, last))
-        except Refused as refused:
-            if last - first == 1 or refused.dropped == last - first:
-                self._give_up(first, last, refused)
-                return
-        else:
-            self._some_taken = True
-            return
-        middle = (first + last) // 2
-        self._send(first, middle)
-        self._send(middle, last)
-
-    def _give_up(self, first: int, last: int, refused: Refused) -> None:
-        for row in range(first, last):
-            raw = self._lines.part(row, row + 1).removesuffix(b"\n")
-            self.bad.append(_Bad(row, raw, refused.words))
-        hopeless = len(self.bad) >= min(_HOPELESS, len(self._lines))
-        if hopeless and not (self._some_taken or refused.sure):
-            raise StoreBusy(f"{self._client.where} does not take points: {refused.words}")
 
 
 def _groups(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:

@@ -16,18 +16,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from twinloop.errors import QueryError
-from twinloop.stores.influx.client import Client, MissingError
+from twinloop.stores.influx.client import Client, Denied, MissingError
 from twinloop.stores.influx.influxql import EARLIEST_NS, LATEST_NS, identifier, where
 from twinloop.stores.influx.lines import encoded
 
-__all__ = ["FirstStored"]
+__all__ = ["STATEMENTS", "FirstStored", "clusters_of"]
 
 _log = logging.getLogger("twinloop.store")
 
 I64 = npt.NDArray[np.int64]
 _APART_NS: Final = 10_000_000_000
 """Rows further apart are looked up one by one, so that no answer holds what nobody asked for."""
-_STATEMENTS: Final = 25
+STATEMENTS: Final = 25
+"""So many are asked at once."""
 _Offset = tuple[int, int]
 
 
@@ -51,18 +52,26 @@ class FirstStored:
     def fresh(self, rows: pa.Table) -> pa.Table:
         """The rows, sorted by (tag, time), that are to be sent; all of them where the server cannot be asked.
 
+        It cannot, either, by a login that may write and not read.
+
         Raises:
-            StoreBusy: it cannot be asked now.
+            StoreBusy: it cannot be asked now, or would take nothing.
         """
         if not len(rows) or not self._client.server().answers:
             return rows
         try:
             return self._left(rows)
+        except Denied as error:
+            self._client.look()  # raises where the login may not write, either
+            self._tell(error)
         except QueryError as error:
-            if not self._told:
-                _log.warning("store: of samples with one time the last one sent will stand: %s", error)
-            self._told = True
-            return rows
+            self._tell(error)
+        return rows
+
+    def _tell(self, error: Exception) -> None:
+        if not self._told:
+            _log.warning("store: of samples with one time the last one sent will stand: %s", error)
+        self._told = True
 
     def _left(self, rows: pa.Table) -> pa.Table:
         """The rows without those whose place is taken."""
@@ -71,9 +80,9 @@ class FirstStored:
         if not len(may_meet):
             return rows
         keep = np.ones(len(rows), bool)
-        clusters = _clusters(tag[may_meet], time[may_meet])
-        for first in range(0, len(clusters), _STATEMENTS):
-            part = clusters[first : first + _STATEMENTS]
+        clusters = clusters_of(tag[may_meet], time[may_meet])
+        for first in range(0, len(clusters), STATEMENTS):
+            part = clusters[first : first + STATEMENTS]
             spans = [may_meet[a:b] for a, b in part]
             statements = [self._look_up(int(tag[at[0]]), int(time[at[0]]), int(time[at[-1]])) for at in spans]
             for at, found in zip(spans, self._ask(statements), strict=True):
@@ -114,7 +123,7 @@ class FirstStored:
             yield [row for series in found for row in series.values]
 
 
-def _clusters(tag: I64, time: I64) -> list[tuple[int, int]]:
+def clusters_of(tag: I64, time: I64) -> list[tuple[int, int]]:
     """Where to cut rows sorted by (tag, time): one tag each, no two neighbours far apart."""
     cut = (tag[1:] != tag[:-1]) | (time[1:] - time[:-1] > _APART_NS)
     edges = [0, *(np.flatnonzero(cut) + 1).tolist(), len(tag)]
