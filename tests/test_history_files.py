@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -281,3 +282,23 @@ def test_a_file_of_many_parts_is_read_in_order_with_its_rows_counted(tmp_path: P
 def test_two_imports_at_once_are_one_too_many(tmp_path: Path, filled: Path) -> None:
     with alone(tmp_path / "one" / "data"), pytest.raises(StartError, match="is under way"):
         import_into(filled, file(tmp_path, recorded_rows()))
+
+
+def test_of_two_exports_to_one_file_each_is_whole_and_the_last_to_be_done_stays(tmp_path: Path) -> None:
+    queries = queries_over(tmp_path / "store", {0: 300, 1: 40})
+    for form in ("csv", "parquet"):
+        path = tmp_path / f"out.{form}"
+        seen: list[int] = []
+
+        def meanwhile(_: object, path: Path = path, form: str = form, seen: list[int] = seen) -> None:
+            if not seen:
+                seen.append(export(queries, path, form, NAMES[1:2]).rows)
+                other = path.read_bytes()
+                assert b"PAR1" in other if form == "parquet" else other.count(b"\n") == 41
+
+        export(queries, path, form, NAMES[:1], told=meanwhile)
+        assert seen == [40]
+        import_rows = pq.read_table(path) if form == "parquet" else pa.csv.read_csv(path)
+        assert len(import_rows) == 300
+    assert list(tmp_path.glob("*.tmp")) == []
+    queries.close()
