@@ -18,9 +18,12 @@ from twinloop.stores.queries import LocalQueries
 
 __all__ = ["Already", "Standing"]
 
-_APART_NS: Final = 3_600 * 1_000_000_000
+_HOUR_NS: Final = 3_600 * 1_000_000_000
+_APART_NS: Final = _HOUR_NS
 """Rows further apart are asked for one by one: to read what lies in between may cost more than to ask."""
+_AT_ONCE_NS: Final = 24 * _HOUR_NS
 _MOST_ROWS: Final = 200_000
+"""At once too, where a day of a tag has more."""
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -103,15 +106,18 @@ def _read(queries: LocalQueries, name: str, time: I64) -> Iterator[tuple[I64, F6
     """A tag's times and values around some times, so many at once; never none."""
     at = 0
     while at < len(time):
+        low = int(time[at])
+        high = min(low + _AT_ONCE_NS, int(time[-1]) + 1)
         try:
-            rows = queries.points(name, int(time[at]), int(time[-1]) + 1, most=_MOST_ROWS)
+            rows = queries.points(name, low, high, most=_MOST_ROWS)
         except QueryError:
             if name in queries.latest(())["tag"].to_pylist():
                 raise
             return  # a tag the twin that runs does not know yet
-        if not len(rows):
-            return
-        stored_time = rows["time"].to_numpy()
-        yield stored_time, rows["value"].to_numpy()
         # An answer that is short may still not be all: a store may leave rows out after counting them.
-        at = int(np.searchsorted(time, stored_time[-1], "right"))
+        known = high - 1
+        if len(rows):
+            stored_time = rows["time"].to_numpy()
+            yield stored_time, rows["value"].to_numpy()
+            known = stored_time[-1]
+        at = int(np.searchsorted(time, known, "right"))
