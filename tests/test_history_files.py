@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -300,3 +301,23 @@ def test_history_keeps_its_unit_and_a_plant_file_with_another_one_is_refused(tmp
     other.write_text(other.read_text().replace("unit: bar", "unit: kPa"))
     import_into(other, tmp_path / "out.csv")
     assert [(row["value"], row["unit"]) for row in history(other, "R101.pressure")] == [(200.0, "kPa")]
+
+
+def test_of_two_exports_to_one_file_each_is_whole_and_the_last_to_be_done_stays(tmp_path: Path) -> None:
+    queries = queries_over(tmp_path / "store", {0: 300, 1: 40})
+    for form in ("csv", "parquet"):
+        path = tmp_path / f"out.{form}"
+        seen: list[int] = []
+
+        def meanwhile(_: object, path: Path = path, form: str = form, seen: list[int] = seen) -> None:
+            if not seen:
+                seen.append(export(queries, path, form, NAMES[1:2]).rows)
+                other = path.read_bytes()
+                assert b"PAR1" in other if form == "parquet" else other.count(b"\n") == 41
+
+        export(queries, path, form, NAMES[:1], told=meanwhile)
+        assert seen == [40]
+        import_rows = pq.read_table(path) if form == "parquet" else pa.csv.read_csv(path)
+        assert len(import_rows) == 300
+    assert list(tmp_path.glob("*.tmp")) == []
+    queries.close()

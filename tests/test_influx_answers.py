@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -144,6 +145,7 @@ def test_answers_are_those_of_the_embedded_store(
     low, high = (None if each is None else T0 + each * SECOND for each in span)
 
     assert there.range(TAG, low, high).equals(here.range(TAG, low, high))
+    assert there.points(TAG, low, high).equals(here.points(TAG, low, high))
     assert there.latest([]).equals(here.latest([]))
     ours = there.window(TAG, every * SECOND, low, high, uncertain_as_good=wide)
     theirs = here.window(TAG, every * SECOND, low, high, uncertain_as_good=wide)
@@ -195,6 +197,9 @@ def test_what_others_wrote_is_a_tags_history_before_its_own(server: Influx, tmp_
         assert values(found) == [*map(float, range(56)), *(1000.0 + at for at in range(60))]
         assert set(found.to_pylist()[3].items()) >= {("status", GOOD), ("reasons", 0), ("estimate", None)}
         assert found.schema == RANGE_SCHEMA
+        points = asked.points(TAG, None, None)
+        assert values(points) == values(found)
+        assert points["time"].equals(found["time"].cast(pa.int64()))
         assert values(asked.range(TAG, T0 + 50 * SECOND, T0 + 57 * SECOND)) == [
             50.0, 51.0, 52.0, 53.0, 54.0, 55.0, 1000.0, 1001.0,
         ]  # fmt: skip

@@ -238,6 +238,7 @@ def test_influxdb_gives_the_same_pages_and_quality(
         assert asked.range(NAMES[0], span[0], None, most=most).equals(
             plain.range(NAMES[0], span[0], None, most=most)
         )
+        assert asked.points(NAMES[0], *span, most=most).equals(plain.points(NAMES[0], *span, most=most))
     there.close()
     asked.close()
     plain.close()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["place_file", "sync_directory"]
+__all__ = ["place_file", "placed", "sync_directory"]
 
 
 def sync_directory(path: Path) -> None:
@@ -39,4 +41,25 @@ def place_file(path: Path, content: bytes) -> None:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
         raise
+    sync_directory(path.parent)
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[Path]:
+    """Where to write a file aside; it is made durable and renamed into place when all was written.
+
+    The name aside is no other's: of two who write one file at a time, each writes its own, whole, and the
+    last to be done stays. Where the writing fails it is gone.
+
+    Raises:
+        OSError: the disk would not take it; what was in the place before is still there.
+    """
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        yield aside
+        sync_directory(aside)
+        aside.replace(path)
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
     sync_directory(path.parent)

@@ -7,7 +7,8 @@
     ├── PayloadError      put the bytes in the dead letters and go on
     ├── StoreBusy         wait, then deliver the same outputs again
     ├── LogError          the log cannot take or give a record: stop taking data, say why
-    │   └── LogGap        entries are gone for good: say so and read on after them
+    │   ├── LogGap        entries are gone for good: say so and read on after them
+    │   └── SpoolDamage   a spool file holds nothing that can be read: set it aside, count it, go on
     ├── EstimationError   reset that belief, report DIVERGED
     └── QueryError        tell the asking user; nothing else is affected
 
@@ -24,6 +25,7 @@ __all__ = [
     "LogGap",
     "PayloadError",
     "QueryError",
+    "SpoolDamage",
     "StartError",
     "StoreBusy",
     "TwinloopError",
@@ -84,6 +86,10 @@ class LogGap(LogError):  # noqa: N818 - a place to read on from, not a failure
         super().__init__(f"offsets {first} to {last} of the log {log} are gone (trimmed, dropped or damaged)")
         self.first = first
         self.last = last
+
+
+class SpoolDamage(LogError):  # noqa: N818 - what a file is, not what failed
+    """The bytes of a spool file are none that a spool writes: reading it again would not help."""
 
 
 class EstimationError(TwinloopError):

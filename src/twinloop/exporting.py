@@ -18,6 +18,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from twinloop.durable import placed
 from twinloop.errors import QueryError
 from twinloop.present import in_words, to_csv
 from twinloop.stores.store import RANGE_SCHEMA, Queries
@@ -154,14 +155,10 @@ class _File(Protocol):
 @contextlib.contextmanager
 def _file(path: Path, form: str) -> Iterator[_File]:
     """A file that has its name when all was written, and is gone where that failed."""
-    aside = path.with_name(f"{path.name}.tmp")
-    made = _Parquet(aside) if form == "parquet" else _Csv(aside)
-    try:
+    with placed(path) as aside:
+        made = _Parquet(aside) if form == "parquet" else _Csv(aside)
         with made:
             yield made
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 class _Parquet:

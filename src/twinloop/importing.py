@@ -20,17 +20,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from twinloop.already import Already
 from twinloop.batch import NO_TIME, Received
 from twinloop.config.models import PlantConfig
 from twinloop.config.plantfile import load
-from twinloop.errors import ConfigError, QueryError, StartError
-from twinloop.history import open_queries
+from twinloop.errors import ConfigError, LogError, SpoolDamage, StartError
 from twinloop.records import DeadLetter
 from twinloop.sources.file_rows import REPLAY, Rows, read_parts
 from twinloop.sources.importing import FOLDER, ImportSpool, Part
 from twinloop.spooling import alone, feed
 from twinloop.storedunits import check_units
-from twinloop.stores.store import RANGE_SCHEMA, Queries
 from twinloop.tags import Refusal, Resolver, Route
 from twinloop.workplace import borrowed_workplace, holder_of, workplace
 
@@ -61,11 +60,13 @@ class Imported:
         tags: how many tags the rows are of.
         taken: rows that went into the log, or wait in the spool.
         duplicates: rows that were there already.
-        differ: rows of a time that the store has another value of; it keeps that.
+        differ: rows of a time that the store, or an earlier row, has another value of; that one stays.
         late: of the rows taken, those older than what their tag has; not every check judges these.
         buried: rows that cannot be used, and became dead letters.
         first: where the first of each kind of those is.
         waiting: spool files left for the twin that has the data directory.
+        stopped: whether the import ended there, with rows that were not looked at.
+        set_aside: spool files that were found damaged meanwhile; their rows are not taken in.
     """
 
     files: int = 0
@@ -79,6 +80,8 @@ class Imported:
     buried: Counter[Buried] = field(default_factory=Counter)
     first: dict[Buried, str] = field(default_factory=dict)
     waiting: int = 0
+    stopped: bool = False
+    set_aside: int = 0
 
 
 async def import_files(
@@ -99,7 +102,8 @@ async def import_files(
             are taken for the files in them.
         dry_run: only say what would be done; nothing is written.
         told: called now and then with how far it has come.
-        patience_s: how long to wait for a running twin that does nothing.
+        patience_s: how long to wait, once, for a running twin that does nothing. Where the store has to
+            know what waits before more can be judged, or enough waits, the import ends with that.
 
     Raises:
         ConfigError: the plant file or a file cannot be used.
@@ -116,16 +120,22 @@ async def import_files(
         names = _Names(Resolver(place.table, {REPLAY: str}))
         taking = _Taking(config, names, told, patience_s, dry_run=dry_run)
         try:
-            for file in chosen:
-                for rows in read_parts(file, names):
-                    await taking.take(rows)
-                taking.report.files += 1
+            await _take_all(taking, chosen, names)
             await taking.feed()
         except OSError as error:
             raise StartError(f"{config.data_dir / FOLDER}: {error.strerror or error}") from error
         finally:
             taking.close()
     return taking.report
+
+
+async def _take_all(taking: _Taking, files: Sequence[Path], names: _Names) -> None:
+    """Take the rows of files, as far as there is somebody to take them in."""
+    for file in files:
+        for rows in read_parts(file, names):
+            if not await taking.take(rows):
+                return
+        taking.report.files += 1
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -196,59 +206,84 @@ class _Taking:
         self._config, self._names, self._told = config, names, told
         self._patience_s, self._dry_run = patience_s, dry_run
         self._spool = ImportSpool(config.data_dir)
-        self._queries: Queries | None = None
-        self._pending: dict[str, list[tuple[int, int]]] = {}
-        self._newest: dict[str, int] | None = None
+        self._aside = self._spool.set_aside()
+        self._already = Already(config)
+        self._pending = {} if dry_run else _spans(self._spool)
+        self._newest: dict[str, int] = {}
+        self._is_stuck = False
         self.report = Imported()
 
-    async def take(self, rows: Rows) -> None:
-        """Put a part of a file into the spool: what the store does not have yet, and what is of no use."""
+    async def take(self, rows: Rows) -> bool:
+        """Put a part of a file into the spool: what the store does not have yet, and what is of no use.
+
+        False where the import ends there, as nobody takes in what waits.
+        """
         report = self.report
-        spans = {name: (int(rows.time[at[0]]), int(rows.time[at[-1]])) for _, name, at in self._by_tag(rows)}
-        if any(self._is_pending(name, *span) for name, span in spans.items()):
-            await self.feed()
+        spans = {name: (int(rows.time[at[0]]), int(rows.time[at[-1]])) for name, at in self._by_tag(rows)}
+        if any(self._is_pending(name, *span) for name, span in spans.items()) and not await self._fed():
+            return False
         for name, span in spans.items():
             self._pending.setdefault(name, []).append(span)
-        fresh = self._fresh(rows)
+        fresh, late = self._judged(rows)
         report.rows += len(rows.time)
-        report.taken += int(fresh.sum())
         kept = np.flatnonzero(fresh)
         report.done = report.rows - len(kept)
         for first in range(0, len(kept), _ROWS_IN_A_FILE):
             piece = kept[first : first + _ROWS_IN_A_FILE]
+            if not await self._has_room():
+                return False
             self._put(rows, piece, [])
+            report.taken += len(piece)
+            report.late += int(late[piece].sum())
             report.done += len(piece)
             self._told(report)
-            await self._feed_when_full()
+        return await self._bury(rows)
+
+    async def _bury(self, rows: Rows) -> bool:
+        """Put what is of no use into the spool; as `take`."""
+        report = self.report
         for letters in rows.dead:
+            if not await self._has_room():
+                return False
             report.rows += len(letters.letters)
             for letter in letters.letters:
                 kind = Buried(letter.reason, letter.detail)
                 report.buried[kind] += 1
                 report.first.setdefault(kind, letter.origin)
             report.done += len(letters.letters)
-            self._put(rows, kept[:0], letters.letters)
-            await self._feed_when_full()
+            self._put(rows, np.empty(0, np.intp), letters.letters)
         self._told(report)
+        return True
 
     async def feed(self) -> None:
-        """Have what was put taken in; what the store says afterwards includes it."""
-        if not self._dry_run:
-            await feed(self._config, self._spool, self._patience_s)
-            self.report.waiting = len(self._spool.waiting())
-        self._pending.clear()
-        self.close()
+        """Have what was put taken in, and say what came of it."""
+        if self._dry_run:
+            return
+        if not self._is_stuck:
+            self._is_stuck = not await feed(self._config, self._spool, self._patience_s)
+        self.report.waiting = len(self._spool.waiting())
+        self.report.set_aside = self._spool.set_aside() - self._aside
 
     def close(self) -> None:
         """Let go of the store."""
-        close = getattr(self._queries, "close", None)
-        if close is not None:
-            close()
-        self._queries = None
+        self._already.close()
 
-    async def _feed_when_full(self) -> None:
-        if not self._dry_run and len(self._spool.waiting()) >= _FILES_IN_A_SPOOL:
-            await self.feed()
+    async def _fed(self) -> bool:
+        """Have what was put taken in, so that the store's answers include it; False where nobody does.
+
+        Who did nothing for so long is not waited for again.
+        """
+        await self.feed()
+        if self._is_stuck:
+            self.report.stopped = True
+            return False
+        self._pending.clear()
+        self._already.close()
+        return True
+
+    async def _has_room(self) -> bool:
+        """Whether the spool takes another file; a full one is fed first."""
+        return self._dry_run or len(self._spool.waiting()) < _FILES_IN_A_SPOOL or await self._fed()
 
     def _put(self, rows: Rows, picked: npt.NDArray[np.intp], dead: list[DeadLetter]) -> None:
         if self._dry_run:
@@ -272,69 +307,65 @@ class _Taking:
         """Whether rows of a tag and of that time may wait in the spool, of which the store knows nothing."""
         return any(low <= last and first <= high for first, last in self._pending.get(name, ()))
 
-    def _fresh(self, rows: Rows) -> Bool:
-        """Which rows are new: neither twice in the file nor in the store."""
-        fresh = np.ones(len(rows.time), bool)
-        for number, name, at in self._by_tag(rows):
+    def _judged(self, rows: Rows) -> tuple[Bool, Bool]:
+        """Which rows are new, neither twice in the file nor in the store, and which of those are late."""
+        fresh, late = np.zeros((2, len(rows.time)), bool)
+        routes = self._names.routes
+        factor = np.array([route.factor for route in routes])
+        offset = np.array([route.offset for route in routes])
+        for name, at in self._by_tag(rows):
             self.report.tags.add(name)
-            route = self._names.routes[number]
-            time, value = rows.time[at], rows.value[at] * route.factor + route.offset
-            same = np.zeros(len(at), bool)
-            same[1:] = (time[1:] == time[:-1]) & _equal(value[1:], value[:-1])
-            stored_time, stored = self._stored(name, int(time[0]), int(time[-1]))
-            place = np.minimum(np.searchsorted(stored_time, time), max(len(stored_time) - 1, 0))
-            there = np.zeros(len(at), bool)
-            if len(stored_time):
-                there = stored_time[place] == time
-                alike = there & _equal(stored[place], value)
-                self.report.differ += int((there & ~alike & ~same).sum())
-                same |= alike
-            self.report.duplicates += int(same.sum())
-            fresh[at] = ~(same | there)
-            self._count_late(name, time[fresh[at]])
-        return fresh
+            series, time = rows.series[at], rows.time[at]
+            value = rows.value[at] * factor[series] + offset[series]
+            first = np.searchsorted(time, time)  # of the rows of a time, the one that the file has first
+            there, stored = self._already.standing(name, time)
+            new = ~there & (first == np.arange(len(time)))
+            alike = _equal(value, np.where(there, stored, value[first]))
+            self.report.duplicates += int((~new & alike).sum())
+            self.report.differ += int((~new & ~alike).sum())
+            fresh[at] = new
+            late[at] = new & self._is_late(name, time)
+        return fresh, late
 
-    def _count_late(self, name: str, fresh: npt.NDArray[np.int64]) -> None:
-        """Of new rows in ascending time, those that are older than the newest their tag has by then."""
-        if self._newest is None:
-            queries = self._asked()
-            rows = queries.latest(()) if queries else RANGE_SCHEMA.empty_table()
-            times = rows["time"].cast(pa.int64()).to_pylist()
-            self._newest = dict(zip(rows["tag"].to_pylist(), times, strict=True))
-        newest = self._newest.get(name, NO_TIME)
-        self.report.late += int((fresh < newest).sum())
-        self._newest[name] = max(newest, int(fresh[-1])) if len(fresh) else newest
+    def _is_late(self, name: str, time: npt.NDArray[np.int64]) -> Bool:
+        """Of rows in ascending time, which are older than the newest their tag has by then."""
+        newest = max(self._newest.get(name, NO_TIME), self._already.newest(name))
+        self._newest[name] = max(newest, int(time[-1]))
+        late: Bool = time < newest
+        return late
 
-    def _by_tag(self, rows: Rows) -> Iterator[tuple[int, str, npt.NDArray[np.intp]]]:
-        """For each series its number, its tag and its rows, which are in ascending time."""
+    def _by_tag(self, rows: Rows) -> Iterator[tuple[str, npt.NDArray[np.intp]]]:
+        """Each tag with its rows, in whatever units, which are in ascending time."""
         if not len(rows.series):
             return
-        order = np.argsort(rows.series, kind="stable")
-        numbers, first = np.unique(rows.series[order], return_index=True)
+        names, of_series = np.unique([name for name, _ in self._names.keys], return_inverse=True)
+        tag = of_series[rows.series]
+        order = np.argsort(tag, kind="stable")
+        numbers, first = np.unique(tag[order], return_index=True)
         for number, at in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
-            yield number, self._names.keys[number][0], at
+            yield str(names[number]), at
 
-    def _asked(self) -> Queries | None:
-        """The store's answers; None of a plant that has no data yet."""
-        if self._queries is None:
-            with suppress(QueryError):
-                self._queries = open_queries(self._config)
-        return self._queries
 
-    def _stored(
-        self, name: str, low: int, high: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        nothing = np.empty(0, np.int64), np.empty(0)
-        queries = self._asked()
-        if queries is None:
-            return nothing
+def _spans(spool: ImportSpool) -> dict[str, list[tuple[int, int]]]:
+    """The times of each tag that wait in a spool, of an import before this one.
+
+    Raises:
+        LogError: what waits cannot be read now.
+    """
+    found: dict[str, list[tuple[int, int]]] = {}
+    for path in spool.waiting():
         try:
-            found = queries.range(name, low, high + 1)
-        except QueryError:
-            if name in queries.latest(())["tag"].to_pylist():
-                raise
-            return nothing  # a tag the twin that runs does not know yet
-        return found["time"].cast(pa.int64()).to_numpy(), found["value"].to_numpy()
+            part = spool.read(path)
+        except (FileNotFoundError, SpoolDamage):
+            continue
+        except OSError as error:
+            raise LogError(f"{path} waits, and cannot be read now: {error}") from error
+        rows = part.received()
+        for number, (name, _) in enumerate(part.names):
+            at = rows.source_time[rows.series == number]
+            if len(at):
+                found.setdefault(name, []).append((int(at.min()), int(at.max())))
+    return found
 
 
 def _equal(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> Bool:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from twinloop.config.models import OpcuaSourceConfig, PlantConfig
 from twinloop.config.plantfile import load
-from twinloop.errors import StartError
+from twinloop.errors import SpoolDamage, StartError
 from twinloop.history import open_queries
 from twinloop.linking import build_readers
 from twinloop.records import DeadLetter, DeadReason
@@ -81,6 +81,7 @@ class Refed:
         became: how many samples those were; fewer rows where some were stored already.
         waiting: how many wait in the spool for the running twin.
         refused: how many the running twin could not read: it has the plant file as it was.
+        set_aside: spool files that were found damaged meanwhile; their letters stay dead.
     """
 
     letters: int = 0
@@ -91,6 +92,7 @@ class Refed:
     became: int = 0
     waiting: int = 0
     refused: int = 0
+    set_aside: int = 0
 
 
 async def refeed(
@@ -121,6 +123,7 @@ async def refeed(
         return _sorted_out(config, selection, lambda _: None, set())
     with alone(config.data_dir):
         spool = Spool(config.data_dir)
+        aside = spool.set_aside()
         keys = _waiting(spool)  # of a re-feeding that was ended before it was done
         met = set(keys)
 
@@ -139,14 +142,15 @@ async def refeed(
         report.fed, report.became = len(done), sum(done.values())
         report.waiting = len(keys & waiting)
         report.refused = len(keys - waiting - done.keys())
+        report.set_aside = spool.set_aside() - aside
         return report
 
 
 def _waiting(spool: Spool) -> set[bytes]:
-    """The keys of the letters in the spool; a file that goes meanwhile is no longer waiting."""
+    """The keys of the letters in the spool; a file that goes meanwhile, or is none, has none."""
     keys: set[bytes] = set()
     for path in spool.waiting():
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, SpoolDamage):
             keys.update(key_of(letter) for letter in spool.read(path))
     return keys
 

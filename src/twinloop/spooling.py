@@ -49,18 +49,23 @@ def alone(data_dir: Path) -> Iterator[None]:
         raise StartError(f"another `twinloop refeed` or `import` is under way in {data_dir}") from None
 
 
-async def feed(config: PlantConfig, spool: Waiting, patience_s: float) -> None:
-    """Return when the spool is empty, or when the twin that should empty it does nothing for too long."""
+async def feed(config: PlantConfig, spool: Waiting, patience_s: float) -> bool:
+    """Whether the spool was emptied; False where the twin that should do it does nothing for too long.
+
+    Raises:
+        LogError: no twin runs, and a log, the dictionary or a file of the spool cannot be used now.
+    """
     before, since_s = len(spool.waiting()), time.monotonic()
     while count := len(spool.waiting()):
         if not holder_of(config.data_dir):
             await _feed_here(config)
-            return
+            return not spool.waiting()
         if count != before:
             before, since_s = count, time.monotonic()
         if time.monotonic() - since_s > patience_s:
-            return
+            return False
         await asyncio.sleep(_LOOK_S)
+    return True
 
 
 async def _feed_here(config: PlantConfig) -> None:

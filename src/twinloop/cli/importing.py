@@ -12,6 +12,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from twinloop.cli.refeed import set_aside_in_words
 from twinloop.importing import Imported, import_files, rows_in
 from twinloop.present import to_table
 
@@ -55,9 +56,14 @@ def render_imported(report: Imported, form: str, *, dry_run: bool, terminal: boo
         for kind, count in report.buried.most_common()
     ]
     if form == "json":
-        numbers = ("files", "rows", "taken", "duplicates", "differ", "late", "waiting")
+        numbers = ("files", "rows", "taken", "duplicates", "differ", "late", "waiting", "set_aside")
         made = {name: getattr(report, name) for name in numbers}
-        made |= {"tags": len(report.tags), "buried": report.buried.total(), "dry_run": dry_run}
+        made |= {
+            "stopped": report.stopped,
+            "tags": len(report.tags),
+            "buried": report.buried.total(),
+            "dry_run": dry_run,
+        }
         return json.dumps({**made, "why_buried": buried}, indent=2, ensure_ascii=False) + "\n"
     text = to_table(pa.Table.from_pylist(buried), terminal=terminal) if buried else ""
     return f"{text}{_in_words(report, dry_run=dry_run)}\n"
@@ -70,7 +76,7 @@ def _in_words(report: Imported, *, dry_run: bool) -> str:
     if report.duplicates:
         said += f"; {report.duplicates} were there already"
     if report.differ:
-        said += f"; {report.differ} differ from what is stored for their time, which stays"
+        said += f"; {report.differ} differ from what is stored, or came before, for their time, which stays"
     if report.late:
         said += (
             f"; {report.late} are older than what their tag has: LATE, and so judged by their range alone, "
@@ -81,4 +87,8 @@ def _in_words(report: Imported, *, dry_run: bool) -> str:
         said += "; 1 became a dead letter" if buried == 1 else f"; {buried} became dead letters"
     if report.waiting:
         said += "; some wait for the process that has the data directory, or for the next `twinloop run`"
-    return said
+    if report.stopped:
+        said += (
+            "; the import ended there, with rows it has not looked at: once those are taken in, import again"
+        )
+    return said + set_aside_in_words(report.set_aside)

@@ -357,7 +357,7 @@ def _refeed(options: argparse.Namespace) -> int:
     report = asyncio.run(refeed(options.plant, os.environ, selection, dry_run=options.dry_run))
     terminal = sys.stdout.isatty()
     sys.stdout.write(render_refed(report, options.format, dry_run=options.dry_run, terminal=terminal))
-    return FAILED if report.waiting or report.refused else DONE
+    return FAILED if report.waiting or report.refused or report.set_aside else DONE
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -373,7 +373,8 @@ def _import(options: argparse.Namespace) -> int:
     report = asyncio.run(import_with_progress(options))
     terminal = sys.stdout.isatty()
     sys.stdout.write(render_imported(report, options.format, dry_run=options.dry_run, terminal=terminal))
-    return FAILED if report.buried or report.differ or report.waiting else DONE
+    wrong = report.buried or report.differ or report.waiting or report.stopped or report.set_aside
+    return FAILED if wrong else DONE
 
 
 def _diff(options: argparse.Namespace) -> int:

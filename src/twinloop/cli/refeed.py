@@ -10,7 +10,7 @@ import pyarrow as pa
 from twinloop.present import to_table
 from twinloop.refeeding import Refed
 
-__all__ = ["render_refed"]
+__all__ = ["render_refed", "set_aside_in_words"]
 
 _STAYS: Final = ("source", "origin", "reason", "count", "why")
 _MOST_SHOWN: Final = 50
@@ -30,7 +30,7 @@ def render_refed(report: Refed, form: str, *, dry_run: bool, terminal: bool) -> 
         for stay, count in sorted(report.stays.items(), key=lambda each: (-each[1], each[0]))
     ]
     if form == "json":
-        numbers = ("letters", "readable", "samples", "fed", "became", "waiting", "refused")
+        numbers = ("letters", "readable", "samples", "fed", "became", "waiting", "refused", "set_aside")
         made = {name: getattr(report, name) for name in numbers}
         return json.dumps({**made, "dry_run": dry_run, "stays": stays}, indent=2, ensure_ascii=False) + "\n"
     text = ""
@@ -43,10 +43,11 @@ def render_refed(report: Refed, form: str, *, dry_run: bool, terminal: bool) -> 
 
 def _in_words(report: Refed, *, dry_run: bool) -> str:
     stay = report.stays.total()
+    damaged = set_aside_in_words(report.set_aside)
     if not report.letters and not report.fed:
-        return "nothing to do: there is no such dead letter"
+        return f"nothing to do: there is no such dead letter{damaged}"
     if not report.readable and not report.fed:
-        return f"nothing to do: {_letters(stay)} cannot be read as the plant file is"
+        return f"nothing to do: {_letters(stay)} cannot be read as the plant file is{damaged}"
     if dry_run:
         return (
             f"{_letters(report.readable)} would become {report.samples} samples, {stay} would stay; "
@@ -63,7 +64,15 @@ def _in_words(report: Refed, *, dry_run: bool) -> str:
             f"; {report.refused} were refused by the running twin, which has the plant file as it was at its "
             "start: start it again, then feed them again"
         )
-    return said
+    return said + damaged
+
+
+def set_aside_in_words(files: int) -> str:
+    """What to add where spool files were found damaged; nothing where none was."""
+    if not files:
+        return ""
+    which = "1 spool file was" if files == 1 else f"{files} spool files were"
+    return f"; {which} damaged and set aside as `.damaged`: what was in there is not taken in"
 
 
 def _letters(count: int) -> str:

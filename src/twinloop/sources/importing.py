@@ -17,11 +17,11 @@ import numpy as np
 
 from twinloop.batch import Received
 from twinloop.durable import place_file
-from twinloop.errors import LogError
+from twinloop.errors import SpoolDamage
 from twinloop.records import DeadLetter, DeadLetters, Record, Samples
 from twinloop.sources.file_rows import REPLAY
 from twinloop.sources.source import Delivery, Intake
-from twinloop.sources.spool import SpoolSource
+from twinloop.sources.spool import SpoolSource, set_aside_in
 from twinloop.tags import Refusal
 
 __all__ = ["FOLDER", "ImportSource", "ImportSpool", "Part"]
@@ -49,6 +49,9 @@ class Part(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.columns:
             Received.check_buffers(self.columns)
+            series = self.received().series
+            if len(series) and not 0 <= series.min() <= series.max() < len(self.names):
+                raise ValueError("a row is of a series that has no name")
 
     def received(self) -> Received:
         """The rows."""
@@ -74,6 +77,10 @@ class ImportSpool:
         """The files there are, oldest first."""
         return sorted(self._folder.glob(f"*{_SUFFIX}"))
 
+    def set_aside(self) -> int:
+        """How many files were found damaged, in all that time."""
+        return set_aside_in(self._folder)
+
     def put(self, part: Part) -> None:
         """Write some rows, whole and durable, into a file that the source takes up.
 
@@ -88,13 +95,14 @@ class ImportSpool:
         """The rows of a file.
 
         Raises:
-            LogError: it is damaged.
+            SpoolDamage: it is damaged.
             OSError: it cannot be read.
         """
+        data = path.read_bytes()
         try:
-            return _decoder.decode(path.read_bytes())
+            return _decoder.decode(data)
         except (ValueError, RecursionError) as error:
-            raise LogError(f"{path} holds no rows of history: {error}") from error
+            raise SpoolDamage(f"{path} holds no rows of history: {error}") from error
 
 
 class ImportSource(SpoolSource):

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from twinloop.durable import place_file
-from twinloop.errors import LogError
+from twinloop.errors import LogError, SpoolDamage
 from twinloop.records import DeadLetter, DeadLetters, Record, Samples, decode_record, encode_record
 from twinloop.sources.source import Delivery
-from twinloop.sources.spool import SpoolSource
+from twinloop.sources.spool import SpoolSource, set_aside_in
 
 __all__ = ["FOLDER", "Again", "Ledger", "Reader", "RefeedSource", "Spool", "key_of", "letter_key"]
 
@@ -137,6 +137,10 @@ class Spool:
         """The files there are, oldest first."""
         return sorted(self._folder.glob(f"*{_SUFFIX}"))
 
+    def set_aside(self) -> int:
+        """How many files were found damaged, in all that time."""
+        return set_aside_in(self._folder)
+
     def put(self, letter: DeadLetter) -> None:
         """Add a letter; `flush` after the last.
 
@@ -165,12 +169,16 @@ class Spool:
         """The letters of a file.
 
         Raises:
-            LogError: it is damaged.
+            SpoolDamage: it is damaged.
             OSError: it cannot be read.
         """
-        record = decode_record(path.read_bytes())
+        data = path.read_bytes()
+        try:
+            record = decode_record(data)
+        except LogError as error:
+            raise SpoolDamage(f"{path}: {error}") from error
         if not isinstance(record, DeadLetters):
-            raise LogError(f"{path} holds no dead letters")
+            raise SpoolDamage(f"{path} holds no dead letters")
         return record.letters
 
 

@@ -43,6 +43,7 @@ from twinloop.stores.windows import WINDOW_COLUMNS, TagParts
 
 __all__ = ["LocalQueries"]
 
+POINT_COLUMNS: Final = ["tag", "time", "value", "offset"]
 RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
 
 
@@ -130,6 +131,14 @@ class LocalQueries:
             QueryError: the tag is not known.
         """
         return self._named(self._picked("fills", tag, start, end, RANGE_COLUMNS, most=most))
+
+    def points(self, tag: str, start: int | None, end: int | None, *, most: int | None = None) -> pa.Table:
+        """The bare numbers of `range`: `time` (ns since epoch UTC) and `value`, and no more of it is read.
+
+        Raises:
+            QueryError: the tag is not known.
+        """
+        return self._picked("samples", tag, start, end, POINT_COLUMNS, most=most).select(["time", "value"])
 
     def stored(self, tag: str, start: int | None, end: int | None) -> pa.Table:
         """A tag's samples in [start, end) as they are kept, by `SAMPLE_SCHEMA`, ascending time.

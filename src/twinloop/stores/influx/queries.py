@@ -24,7 +24,7 @@ from twinloop.stores.influx.options import Existing, InfluxOptions
 from twinloop.stores.influx.quality import Points, count_all
 from twinloop.stores.minutes import parts_of, windows_of
 from twinloop.stores.quality import Grid, count_minutes
-from twinloop.stores.queries import RANGE_COLUMNS, LocalQueries
+from twinloop.stores.queries import POINT_COLUMNS, RANGE_COLUMNS, LocalQueries
 from twinloop.stores.reading import bounds
 from twinloop.stores.rest import Beyond
 from twinloop.stores.rows import SAMPLE_SCHEMA, Entry, first_stored
@@ -88,6 +88,17 @@ class InfluxQueries(LocalQueries):
         rows = self._picked("samples", tag, start, end, RANGE_COLUMNS, most=most)
         before = self._existing_rows(tag, self._began(tag), bounds(start, end), RANGE_COLUMNS, most=most)
         return self._named(pa.concat_tables([before, rows]).slice(0, most))
+
+    def points(self, tag: str, start: int | None, end: int | None, *, most: int | None = None) -> pa.Table:
+        """The bare numbers of `range`: `time` (ns since epoch UTC) and `value`, and no more of it is read.
+
+        Raises:
+            QueryError: the tag is not known.
+            StoreBusy: InfluxDB does not answer now.
+        """
+        rows = self._picked("samples", tag, start, end, POINT_COLUMNS, most=most)
+        before = self._existing_rows(tag, self._began(tag), bounds(start, end), POINT_COLUMNS, most=most)
+        return pa.concat_tables([before, rows]).slice(0, most).select(["time", "value"])
 
     def window(
         self,
