@@ -62,4 +62,5 @@ def placed(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    with suppress(OSError):  # it is whole and in place; some network and foreign disks sync no directory
+        sync_directory(path.parent)
