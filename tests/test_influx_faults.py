@@ -96,7 +96,7 @@ BROKEN = {
     "cut between two statements": FIRST,
     "cut before the first": SECOND,
     "cut within a statement": SECOND + PART,
-    "a statement nobody asked": FIRST + SECOND + FIRST.replace(b":0", b":2"),
+    "a statement nobody asked": FIRST + SECOND + FIRST.replace(b":0", b":9"),
     "cut within a line": FIRST + SECOND[:40],
 }
 
@@ -128,6 +128,7 @@ def test_of_no_rows_influxdb_3_says_nothing_and_that_is_an_answer() -> None:
 
 
 ALONE = {key: answer for key, answer in BROKEN.items() if answer != FIRST}
+ALONE["a statement not answered now"] = b'{"results":[{"statement_id":0,"error":"query interrupted"}]}'
 
 
 @pytest.mark.parametrize("answer", ALONE.values(), ids=ALONE)
@@ -151,6 +152,19 @@ def test_a_status_that_is_neither_an_answer_nor_a_refusal_is_no_answer(tmp_path:
         with pytest.raises(StoreBusy, match=r"does not answer now \(302"):
             own.write([samples(0, (0, 1, 1.0))])
         assert len(written) == 1
+
+
+def test_a_bucket_without_a_mapping_is_not_taken_for_an_empty_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    missing = b'{"code":"not found","message":"no dbrp mapping found: not found"}'
+    with answering(missing, "2.7.1", 404) as (options, written):
+        own = InfluxStore(options, tmp_path / "store", NAMES, UNITS)
+        for at in range(2):
+            own.write([samples(at, (0, at, 1.0))])
+        assert len(written) == 3, "the look, and the points"
+    assert caplog.text.count("last one sent will stand: InfluxDB 2.7.1") == 1
+    assert "influx v1 dbrp create" in caplog.text
 
 
 @pytest.mark.parametrize("limit", ["max-series-per-database", "max-values-per-tag"])

@@ -1,8 +1,8 @@
 """Answers from InfluxDB, the same as the embedded store's; also in another process while `run` writes.
 
 InfluxDB has every row that the journal covers, and perhaps some that the output log still holds: (tag, time)
-says which are the same. Windows that no row of the log reaches
-into are worked out by the server, the others here.
+says which are the same. Windows that no row of the log falls into are worked out by the server, the others
+here.
 """
 
 from __future__ import annotations

@@ -104,6 +104,8 @@ class FirstStored:
             try:
                 [found] = self._client.ask([statement], _Offset)
             except MissingError:
+                if self._client.server().major == 2:  # the bucket may be there, and not its mapping
+                    raise
                 found = []
             for series in found:
                 at = index.get(series.tags.get("tag", ""))
