@@ -113,7 +113,7 @@ ROW = st.tuples(
 
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    rows=st.lists(ROW, min_size=1, max_size=60, unique_by=lambda row: row[0]),
+    rows=st.lists(ROW, min_size=1, max_size=60),
     sealed=st.integers(0, 60),
     every=st.sampled_from([1, 7, 10, 60, 10**9]),
     span=st.tuples(st.none() | st.integers(-50, 210), st.none() | st.integers(-50, 210)),

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from support.influx import Influx, influxdb
 from support.outputs import NAMES, T0, UNITS, OutputLog, samples, values
+from support.outputs import SECOND as SECOND_NS
 from twinloop.errors import QueryError, StoreBusy
 from twinloop.stores.influx import store as store_module
 from twinloop.stores.influx.client import Client
 from twinloop.stores.influx.options import InfluxOptions
 from twinloop.stores.influx.queries import InfluxQueries
 from twinloop.stores.influx.store import InfluxStore
+from twinloop.stores.influx.windows import Window, table_of
 
 TAG = NAMES[0]
 ROW = tuple[int, int]
@@ -40,9 +44,9 @@ def queries(options: InfluxOptions, folder: Path, log: OutputLog | None = None) 
 
 @contextmanager
 def answering(
-    answer: bytes, version: str = "1.8.10", status: int = 200
+    answer: bytes | Callable[[str], bytes], version: str = "1.8.10", status: int = 200
 ) -> Iterator[tuple[InfluxOptions, list[bytes]]]:
-    """A server that answers each question alike, and takes whatever is written; with the bodies it took."""
+    """A server that answers each question alike, or as it is told; with the bodies written to it."""
     written: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -52,7 +56,8 @@ def answering(
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"] or 0))
             if self.path.startswith("/query"):
-                self._answer(status, answer)
+                asked = parse_qs(urlsplit(self.path).query or body.decode())["q"][0]
+                self._answer(status, answer if isinstance(answer, bytes) else answer(asked))
             else:
                 written.append(body)
                 self._answer(204, b"")
@@ -91,7 +96,7 @@ BROKEN = {
     "cut between two statements": FIRST,
     "cut before the first": SECOND,
     "cut within a statement": SECOND + PART,
-    "a statement nobody asked": FIRST + SECOND + FIRST.replace(b":0", b":2"),
+    "a statement nobody asked": FIRST + SECOND + FIRST.replace(b":0", b":9"),
     "cut within a line": FIRST + SECOND[:40],
 }
 
@@ -123,6 +128,7 @@ def test_of_no_rows_influxdb_3_says_nothing_and_that_is_an_answer() -> None:
 
 
 ALONE = {key: answer for key, answer in BROKEN.items() if answer != FIRST}
+ALONE["a statement not answered now"] = b'{"results":[{"statement_id":0,"error":"query interrupted"}]}'
 
 
 @pytest.mark.parametrize("answer", ALONE.values(), ids=ALONE)
@@ -137,7 +143,7 @@ def test_no_place_is_free_and_no_history_empty_because_of_a_broken_answer(
         with pytest.raises(StoreBusy, match="answer"):
             queries(options, tmp_path).range(TAG, None, None)
         with pytest.raises(StoreBusy, match="answer"):
-            queries(options, tmp_path).window(TAG, 60 * 10**9, T0, T0 + 10**12)
+            queries(options, tmp_path).window(TAG, 60 * SECOND_NS, T0, T0 + 10**12)
 
 
 def test_a_status_that_is_neither_an_answer_nor_a_refusal_is_no_answer(tmp_path: Path) -> None:
@@ -146,6 +152,19 @@ def test_a_status_that_is_neither_an_answer_nor_a_refusal_is_no_answer(tmp_path:
         with pytest.raises(StoreBusy, match=r"does not answer now \(302"):
             own.write([samples(0, (0, 1, 1.0))])
         assert len(written) == 1
+
+
+def test_a_bucket_without_a_mapping_is_not_taken_for_an_empty_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    missing = b'{"code":"not found","message":"no dbrp mapping found: not found"}'
+    with answering(missing, "2.7.1", 404) as (options, written):
+        own = InfluxStore(options, tmp_path / "store", NAMES, UNITS)
+        for at in range(2):
+            own.write([samples(at, (0, at, 1.0))])
+        assert len(written) == 3, "the look, and the points"
+    assert caplog.text.count("last one sent will stand: InfluxDB 2.7.1") == 1
+    assert "influx v1 dbrp create" in caplog.text
 
 
 @pytest.mark.parametrize("limit", ["max-series-per-database", "max-values-per-tag"])
@@ -226,3 +245,47 @@ def test_a_login_that_may_write_and_not_read_is_no_reason_to_wait(
     with pytest.raises(StoreBusy, match="refused user writer"):
         own.write([samples(3, (0, 3, 3.0))])
     assert caplog.text.count("will stand") == 1
+
+
+def test_a_windows_figures_are_of_the_same_rows_however_fast_more_come(tmp_path: Path) -> None:
+    requests = 0
+
+    def growing(asked: str) -> bytes:
+        """One row more with each request: so many rows, of which the mean is ten times that."""
+        nonlocal requests
+        requests += 1
+        results = []
+        for at, statement in enumerate(asked.split(";")):
+            row = [T0, requests, *([10.0 * requests] * 3 if "mean(" in statement else [])]
+            results.append({"statement_id": at, "series": [{"columns": [], "values": [row]}]})
+        return json.dumps({"results": results}).encode()
+
+    with answering(growing) as (options, _):
+        [found] = queries(options, tmp_path).window(TAG, 60 * SECOND_NS, T0, T0 + 60 * SECOND_NS).to_pylist()
+    assert found["mean"] == found["max"] == 10.0 * found["count"]
+    assert found["good_fraction"] == 1.0
+
+
+def test_no_more_rows_are_good_than_there_are() -> None:
+    total, good = [Window(0, 2), Window(60, 4)], [Window(0, 3), Window(60, 1)]
+    assert table_of(total, [], good)["good_fraction"].to_pylist() == [1.0, 0.25]
+
+
+def test_a_row_that_comes_late_makes_no_other_window_go_by_rows(server: Influx, tmp_path: Path) -> None:
+    options = server.options()
+    log = OutputLog([samples(0, *((0, 2 * at, float(at % 7)) for at in range(20_000)))])
+    own = InfluxStore(options, tmp_path / "store", NAMES, UNITS)
+    own.write(log.entries)
+    own.seal()
+    asked = queries(options, tmp_path, log)
+    log.entries += [samples(1, (0, 1, 100.0)), samples(2, (0, 20_001, 200.0)), samples(3, (0, 40_000, 1.0))]
+
+    def answered() -> int:
+        [found] = server.ask("SHOW STATS FOR 'httpd'")
+        return int(found["values"][0][found["columns"].index("queryRespBytes")])
+
+    before = answered()
+    windows = asked.window(TAG, 60 * SECOND_NS, None, None)
+    assert answered() - before < 250_000, "some 700 windows, and the rows of two"
+    assert sum(windows["count"].to_pylist()) == 20_003
+    assert [each for each in windows["max"].to_pylist() if each > 6] == [100.0, 200.0]

@@ -36,6 +36,8 @@ _WITHOUT_EMPTY_RESULTS: Final = 3
 _IN_VALUES: Final = r"\.values\[[^\]]*\]\["
 """In the decoder's words: it is what a row holds that is of another type."""
 _LIMIT: Final = r"limit exceeded|max-series-per-database|max-values-per-tag"
+_PASSING: Final = r"engine is closed|engine shutdown|query interrupted|max-concurrent-queries"
+"""In the words of a statement that failed: it is not the statement."""
 _FOR_GOOD: Final = (400, 413, 422)
 _OF_POINTS: Final = r"partial write|pars|dropped|conflict|field|timestamp"
 
@@ -300,7 +302,9 @@ class Client:
             raise self._busy(f"does not answer now ({answer.status}: {words})")
         raise self._unanswered(words)
 
-    def _unanswered(self, words: str) -> QueryError:
+    def _unanswered(self, words: str) -> QueryError | StoreBusy:
+        if re.search(_PASSING, words, re.IGNORECASE):
+            return self._busy(f"does not answer now ({words})")
         missing = re.search(
             r"(database|bucket|retention policy|dbrp)\b.*not found|not found.*dbrp", words, re.IGNORECASE
         )

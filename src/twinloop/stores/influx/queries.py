@@ -1,8 +1,8 @@
 """Answers from InfluxDB, the same as the embedded store's; also in another process while `run` writes.
 
 InfluxDB has every row that the journal covers, and perhaps some that the output log still holds: (tag, time)
-says which are the same. Windows that no row of the log reaches
-into are worked out by the server, the others here.
+says which are the same. Windows that no row of the log falls into are worked out by the server, the others
+here.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from twinloop.stores.influx.influxql import between, identifier, where
 from twinloop.stores.influx.lines import encoded
 from twinloop.stores.influx.options import Existing, InfluxOptions
 from twinloop.stores.influx.quality import Points, count_all
+from twinloop.stores.influx.stored import STATEMENTS
+from twinloop.stores.influx.windows import Cut, Window, by_time, table_of
 from twinloop.stores.minutes import parts_of, windows_of
 from twinloop.stores.quality import Grid, count_minutes
 from twinloop.stores.queries import POINT_COLUMNS, RANGE_COLUMNS, LocalQueries
@@ -29,7 +31,6 @@ from twinloop.stores.reading import bounds
 from twinloop.stores.rest import Beyond
 from twinloop.stores.rows import SAMPLE_SCHEMA, Entry, first_stored
 from twinloop.stores.segments import Listing
-from twinloop.stores.store import WINDOW_SCHEMA
 from twinloop.stores.windows import WINDOW_COLUMNS
 
 __all__ = ["InfluxQueries"]
@@ -40,7 +41,6 @@ _TYPES: Final[dict[str, Any]] = {
     "status": int | None, "reasons": int | None, "arrival_ms": int | None, "offset": int | None,
 }  # fmt: skip
 """Fields of a point, as JSON gives them; a point of somebody else may lack any."""
-_Window = tuple[int, int, float | None, float | None, float | None]
 _Count = tuple[int, int]
 _FOREIGN: Final = -1
 """The offset of rows that somebody else wrote: before all others."""
@@ -115,22 +115,22 @@ class InfluxQueries(LocalQueries):
             QueryError: the tag is not known, or `every_ns` is not positive.
             StoreBusy: InfluxDB does not answer now.
         """
-        if every_ns <= 0:
-            raise QueryError(f"a window must be longer than nothing, not {every_ns} ns")
+        if not 0 < every_ns < 2**63:
+            raise QueryError(f"a window must be longer than nothing and shorter than ages, not {every_ns} ns")
         index = self._tag(tag)
         span = bounds(start, end)
         began = self._began(tag)
 
         def ask(listing: Listing, beyond: Beyond) -> pa.Table:
-            here = [
-                *super(InfluxQueries, self)._sealed(listing, "samples", index, span, WINDOW_COLUMNS),
-                *beyond.of_tag("samples", index, *span, WINDOW_COLUMNS),
-            ]
-            cut = _Cut(every_ns, span, began, _first_time(here))
+            before = super(InfluxQueries, self)._sealed(listing, "samples", index, span, WINDOW_COLUMNS)
+            unsealed = beyond.of_tag("samples", index, *span, WINDOW_COLUMNS)
+            times = np.concatenate([each["time"].to_numpy() for each in (_EMPTY, *before, *unsealed)])
+            cut = Cut(every_ns, span, began, times)
             there = self._by_server(listing, cut, tag, BAD if uncertain_as_good else UNCERTAIN)
-            rows = [each for part in cut.by_rows for each in self._rows_of(listing, tag, index, part, began)]
-            rows += [_within(each, part) for each in here for part in cut.by_rows]
-            samples = first_stored(pa.concat_tables([_EMPTY.select(WINDOW_COLUMNS), *rows]))
+            mixed = [self._existing_rows(tag, began, part, WINDOW_COLUMNS) for part in cut.by_rows[:1]]
+            points = [self._points(listing, "samples", index, cut.by_rows, WINDOW_COLUMNS)]
+            before, unsealed = ([_of(cut, each) for each in parts] for parts in (before, unsealed))
+            samples = first_stored(pa.concat_tables([*mixed, *before, *points, *unsealed]))
             parts = parts_of(samples, every_ns)
             own = windows_of(parts, every_ns, uncertain_as_good=uncertain_as_good)
             return pa.concat_tables([*there, own]).sort_by("time")
@@ -167,27 +167,32 @@ class InfluxQueries(LocalQueries):
     ) -> list[pa.Table]:
         """What the journal has from the time before it was one, and InfluxDB's points."""
         found = super()._sealed(listing, kind, tag, span, columns, most=most)
-        return [*found, self._points(listing, kind, tag, span, columns, most=most)]
+        return [*found, self._points(listing, kind, tag, [span], columns, most=most)]
 
     def _points(
         self,
         listing: Listing,
         kind: str,
         tag: int,
-        span: tuple[int, int],
+        spans: Sequence[tuple[int, int]],
         columns: list[str],
         *,
         most: int | None = None,
     ) -> pa.Table:
+        """A tag's points of some spans; of each the first `most`."""
         fields = [name for name in columns if name in _TYPES]
         told = ", ".join(identifier(name) for name in fields)
-        statement = f"SELECT {told} FROM {self._own(kind)}{where(self._series(tag), between(*span))}"
-        statement += "" if most is None else f" LIMIT {most}"
+        limit = "" if most is None else f" LIMIT {most}"
+        statements = [
+            f"SELECT {told} FROM {self._own(kind)}{where(self._series(tag), between(*span))}{limit}"
+            for span in spans
+        ]
         row: Any = tuple.__class_getitem__((int, *(_TYPES[name] for name in fields)))
         made = [_table(tag, fields, [], columns)]
         try:
-            for _, series in self._client.pieces([statement], row):
-                made.append(_table(tag, fields, series.values, columns))
+            for first in range(0, len(statements), STATEMENTS):
+                for _, series in self._client.pieces(statements[first : first + STATEMENTS], row):
+                    made.append(_table(tag, fields, series.values, columns))
         except MissingError:
             if listing.covered >= 0:
                 raise
@@ -247,16 +252,7 @@ class InfluxQueries(LocalQueries):
         fields = ["value", "status", "reasons", "estimate", "estimate_std", "arrival_ms", "offset"]
         return first_stored(_table(self._tag(name), fields, rows, columns))
 
-    def _rows_of(
-        self, listing: Listing, name: str, tag: int, span: tuple[int, int], began: int | None
-    ) -> list[pa.Table]:
-        """A tag's rows of [low, high) that are not here: somebody else's, and InfluxDB's own."""
-        return [
-            self._existing_rows(name, began, span, WINDOW_COLUMNS),
-            self._points(listing, "samples", tag, span, WINDOW_COLUMNS),
-        ]
-
-    def _by_server(self, listing: Listing, cut: _Cut, name: str, limit: int) -> list[pa.Table]:
+    def _by_server(self, listing: Listing, cut: Cut, name: str, limit: int) -> list[pa.Table]:
         """The windows that the server works out by itself; statuses below the limit count."""
         made = []
         if cut.existing[0] < cut.existing[1]:
@@ -265,58 +261,32 @@ class InfluxQueries(LocalQueries):
             made.append(self._own_grouped(listing, cut, self._series(self._tag(name)), limit))
         return made
 
-    def _existing_grouped(self, cut: _Cut, name: str) -> pa.Table:
+    def _existing_grouped(self, cut: Cut, name: str) -> pa.Table:
         """Windows over somebody else's points, all of them Good."""
         series = self._options.existing[name]
         value = identifier(series.field)
         told = f"count({value}), mean({value}), min({value}), max({value})"
-        statement = f"SELECT {told} FROM {_source(series, cut.existing)} {_group(cut.every_ns)}"
+        statement = f"SELECT {told} FROM {_source(series, cut.existing)} {by_time(cut.every_ns)}"
         try:
-            [found] = self._asked(None, [statement], _Window, series.bucket)
+            [found] = self._asked(None, [statement], Window, series.bucket)
         except MissingError:
             raise
         except QueryError:  # of truth values, for one, there is no mean
             rows = self._existing_rows(name, cut.existing[1], cut.existing, WINDOW_COLUMNS)
             return windows_of(parts_of(rows, cut.every_ns), cut.every_ns, uncertain_as_good=False)
-        return _windows({time: count for time, count, *_ in found}, found, None)
+        return table_of(found, found, None)
 
-    def _own_grouped(self, listing: Listing, cut: _Cut, series: dict[str, str], limit: int) -> pa.Table:
+    def _own_grouped(self, listing: Listing, cut: Cut, series: dict[str, str], limit: int) -> pa.Table:
         """Windows over own points: those with a status below the limit for numbers, all for the count."""
         source = self._own("samples")
         every = where(series, between(*cut.own))
         usable, good = (f'{every} AND "status" < {each}' for each in (limit, UNCERTAIN))
-        group = _group(cut.every_ns)
+        group = by_time(cut.every_ns)
         numbers = 'count("status"), mean("value"), min("value"), max("value")'
-        counts = [f'SELECT count("status") FROM {source}{each} {group}' for each in (every, good)]
-        total, of_good = self._asked(listing, counts, _Count)
-        [found] = self._asked(listing, [f"SELECT {numbers} FROM {source}{usable} {group}"], _Window)
-        return _windows(dict(total), found, dict(of_good))
-
-
-class _Cut:
-    """Who works out which part of [low, high), the inner edges on the edges of windows.
-
-    Attributes:
-        existing, own: parts for the server: of somebody else's points, and of its own.
-        by_rows: parts to be worked out here, from rows.
-    """
-
-    def __init__(
-        self, every_ns: int, span: tuple[int, int], began: int | None, first_here: int | None
-    ) -> None:
-        self.every_ns = every_ns
-        low, high = span
-
-        def edge(time: int, *, up: bool) -> int:
-            down = time - time % every_ns
-            return min(max(down + every_ns if up and down < time else down, low), high)
-
-        foreign = low if began is None else edge(began, up=False)
-        begin = low if began is None else edge(began, up=True)
-        end = max(begin, high if first_here is None else edge(first_here, up=False))
-        self.existing = (low, foreign)
-        self.own = (begin, end)
-        self.by_rows = [each for each in ((foreign, begin), (end, high)) if each[0] < each[1]]
+        told = ((numbers, usable), ('count("status")', good), ('count("status")', every))
+        statements = [f"SELECT {what} FROM {source}{each} {group}" for what, each in told]
+        figures, of_good, total = self._asked(listing, statements, Window)
+        return table_of(cut.left(total), figures, of_good)
 
 
 _EMPTY: Final = SAMPLE_SCHEMA.empty_table()
@@ -324,10 +294,6 @@ _EMPTY: Final = SAMPLE_SCHEMA.empty_table()
 
 def _source(series: Existing, span: tuple[int, int]) -> str:
     return f"{identifier(series.measurement)}{where(series.tags, between(*span))}"
-
-
-def _group(every_ns: int) -> str:
-    return f"GROUP BY time({every_ns}ns) fill(none)"
 
 
 def _table(tag: int, fields: list[str], rows: list[tuple[Any, ...]], columns: list[str]) -> pa.Table:
@@ -346,22 +312,5 @@ def _table(tag: int, fields: list[str], rows: list[tuple[Any, ...]], columns: li
     return pa.Table.from_arrays(made, schema=schema)
 
 
-def _windows(total: dict[int, int], found: list[_Window], good: dict[int, int] | None) -> pa.Table:
-    """Windows by `WINDOW_SCHEMA`; `good` counts the Good rows of each, None for all."""
-    numbers = {time: (mean, low, high) for time, _, mean, low, high in found}
-    rows = []
-    for time in sorted(total):
-        share = 1.0 if good is None else good.get(time, 0) / total[time]
-        rows.append((time, *numbers.get(time, (None, None, None)), total[time], share))
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(WINDOW_SCHEMA)
-    made = [pa.array(column, field.type) for column, field in zip(columns, WINDOW_SCHEMA, strict=True)]
-    return pa.Table.from_arrays(made, schema=WINDOW_SCHEMA)
-
-
-def _first_time(parts: Sequence[pa.Table]) -> int | None:
-    return min((int(part["time"].to_numpy().min()) for part in parts if len(part)), default=None)
-
-
-def _within(rows: pa.Table, span: tuple[int, int]) -> pa.Table:
-    time = rows["time"].to_numpy()
-    return rows.filter(pa.array((time >= span[0]) & (time < span[1])))
+def _of(cut: Cut, rows: pa.Table) -> pa.Table:
+    return rows.filter(pa.array(cut.by_row(rows["time"].to_numpy())))

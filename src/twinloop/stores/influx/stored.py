@@ -20,12 +20,12 @@ from twinloop.stores.influx.client import Client, Denied, MissingError
 from twinloop.stores.influx.influxql import EARLIEST_NS, LATEST_NS, identifier, where
 from twinloop.stores.influx.lines import encoded
 
-__all__ = ["STATEMENTS", "FirstStored", "clusters_of"]
+__all__ = ["APART_NS", "STATEMENTS", "FirstStored", "clusters_of"]
 
 _log = logging.getLogger("twinloop.store")
 
 I64 = npt.NDArray[np.int64]
-_APART_NS: Final = 10_000_000_000
+APART_NS: Final = 10_000_000_000
 """Rows further apart are looked up one by one, so that no answer holds what nobody asked for."""
 STATEMENTS: Final = 25
 """So many are asked at once."""
@@ -104,6 +104,8 @@ class FirstStored:
             try:
                 [found] = self._client.ask([statement], _Offset)
             except MissingError:
+                if self._client.server().major == 2:  # the bucket may be there, and not its mapping
+                    raise
                 found = []
             for series in found:
                 at = index.get(series.tags.get("tag", ""))
@@ -125,7 +127,7 @@ class FirstStored:
 
 def clusters_of(tag: I64, time: I64) -> list[tuple[int, int]]:
     """Where to cut rows sorted by (tag, time): one tag each, no two neighbours far apart."""
-    cut = (tag[1:] != tag[:-1]) | (time[1:] - time[:-1] > _APART_NS)
+    cut = (tag[1:] != tag[:-1]) | (time[1:] - time[:-1] > APART_NS)
     edges = [0, *(np.flatnonzero(cut) + 1).tolist(), len(tag)]
     return list(itertools.pairwise(edges))
 
