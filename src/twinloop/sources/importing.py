@@ -8,6 +8,7 @@ them for the duplicates they are, or the store, which keeps the first row of a t
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ import msgspec
 import numpy as np
 
 from twinloop.batch import Received
-from twinloop.durable import place_file
+from twinloop.durable import place_file, sync_directory
 from twinloop.errors import SpoolDamage
 from twinloop.records import DeadLetter, DeadLetters, Record, Samples
 from twinloop.sources.file_rows import REPLAY
@@ -87,9 +88,12 @@ class ImportSpool:
         Raises:
             OSError: the disk would not take it.
         """
-        self._folder.mkdir(exist_ok=True)
+        if not self._folder.exists():
+            self._folder.mkdir(exist_ok=True)
+            sync_directory(self._folder.parent)
         self._last = max(self._last + 1, time.time_ns())
-        place_file(self._folder / f"{self._last:020d}{_SUFFIX}", _encoder.encode(part))
+        own = secrets.token_hex(4)  # others put files here, too, and clocks are set back
+        place_file(self._folder / f"{self._last:020d}-{own}{_SUFFIX}", _encoder.encode(part))
 
     def read(self, path: Path) -> Part:
         """The rows of a file.

@@ -30,6 +30,8 @@ MOST_ROWS: Final = 10_000
 MOST_BYTES: Final = 2 << 20
 _AHEAD_NS: Final = 600 * 10**9
 """As of what is heard: a time that is further ahead is not sane."""
+_MOST_WAITING: Final = 1_000
+"""Files of the spool: it is on the disk that the log needs, too."""
 _TOLD: Final = 100
 _HINTED: Final = 10
 _JSON: Final = "application/json"
@@ -116,6 +118,9 @@ class Intake:
             status=status[order],
             reasons=np.zeros(len(at)),
         )
+        if len(self._spool.waiting()) >= _MOST_WAITING:
+            text = "the twin does not take up what waits already"
+            raise Problem(503, text, headers={"Retry-After": "5"})
         try:
             with self._lock:
                 self._spool.put(Part(list(names), received.buffers()))
