@@ -10,7 +10,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,13 +19,11 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import Metric
-from prometheus_client.registry import Collector
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from support.looks import HandMade, serving
+from support.looks import HandMade, Held, serving
 from support.tls import Authority
 from support.twin import eventually
 from twinloop.cli.password import make_hash
@@ -576,21 +573,6 @@ def test_an_address_that_is_not_ours_is_refused(host: str, login: dict[str, Any]
         serving(running_look(), host=host, **login),
     ):
         pass
-
-
-class Held(Collector):
-    """A metric that takes long to say."""
-
-    def __init__(self) -> None:
-        self.asked, self.go = threading.Event(), threading.Event()
-
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> list[Metric]:
-        self.asked.set()
-        self.go.wait(30)
-        return []
 
 
 def test_leaving_does_not_wait_for_an_answer_under_way() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from support.looks import HandMade, plant_of, serving
+from support.looking import StoredLook, recorded_look
+from support.looks import HandMade, Held, plant_of, serving
 from support.tls import Authority
 from support.twin import eventually
+from twinloop.config.web import WebConfig
 from twinloop.web.sending import PIECE, Room
 from twinloop.web.server import WebServer
 
@@ -131,3 +135,106 @@ def test_room_is_given_back() -> None:
     assert not room.take(1)
     room.give_back(10)
     assert room.take(10)
+
+
+LAB = [{"tag": "R101.temperature", "time": "-5m", "value": 85.2}]
+
+
+@contextmanager
+def stored(folder: Path) -> Iterator[tuple[WebServer, StoredLook]]:
+    """A plant with a history that takes lab samples, served."""
+    look = recorded_look(folder, writable=True)
+    with closing(WebServer(look, WebConfig.model_validate({"port": 0}))) as server:
+        yield server, look
+
+
+def posted(server: WebServer) -> httpx.Response:
+    return httpx.post(f"http://127.0.0.1:{server.port}/api/v1/samples", json=LAB, timeout=20)
+
+
+def ask(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def send(body: bytes, of: int) -> bytes:
+    head = f"POST /api/v1/samples HTTP/1.1\r\nHost: localhost\r\nContent-Length: {of}\r\n"
+    return f"{head}Content-Type: application/json\r\n\r\n".encode() + body
+
+
+class Hang:
+    """Stands where something hangs, until it may go on."""
+
+    def __init__(self) -> None:
+        self.asked, self.go_on = threading.Semaphore(0), threading.Event()
+
+    def __call__(self, *_: object, **__: object) -> Any:
+        self.asked.release()
+        assert self.go_on.wait(60)
+        raise OSError("it hung")
+
+
+def test_whatever_hangs_hangs_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stored(tmp_path) as (server, look), ExitStack() as open_ones:
+        assert look.twin is not None
+        store, twin, disk = Hang(), Hang(), Hang()
+        for hang in (store, twin, disk):
+            open_ones.callback(hang.go_on.set)
+
+        def crowd(asked: bytes, hang: Hang, at_once: int) -> None:
+            for _ in range(at_once + 5):
+                open_ones.enter_context(reader(server.port, asked))
+            for _ in range(at_once):
+                assert hang.asked.acquire(timeout=20)
+
+        monkeypatch.setattr(look.twin.queries, "range", store)
+        crowd(ask("/api/v1/range?tag=R101.temperature"), store, 2)
+        for path in ("/metrics", "/api/v1/health", "/api/v1/assets", "/api/v1/pipeline"):
+            assert get(server, path).status_code == 200, path
+        assert posted(server).status_code == 202
+        monkeypatch.setattr(look.twin, "pipeline", twin)
+        crowd(ask("/api/v1/pipeline"), twin, 1)
+        assert posted(server).status_code == 202
+        assert get(server, "/metrics").status_code == 200
+        monkeypatch.setattr("twinloop.web.api.intake.ImportSpool.put", disk)
+        body = json.dumps(LAB).encode()
+        crowd(send(body, len(body)), disk, 1)
+        for path in ("/metrics", "/healthz", "/"):
+            assert get(server, path).status_code == 200, path
+
+
+def test_figures_that_hang_keep_nobody_from_the_twin(tmp_path: Path) -> None:
+    with stored(tmp_path) as (server, look), ExitStack() as open_ones:
+        held = Held()
+        open_ones.callback(held.go.set)
+        look.registry.register(held)
+        for _ in range(5):
+            open_ones.enter_context(reader(server.port, ask("/metrics")))
+        assert held.asked.wait(20)
+        for path in ("/api/v1/assets", "/api/v1/range?tag=R101.temperature"):
+            assert get(server, path).status_code == 200, path
+        assert posted(server).status_code == 202
+
+
+def test_silent_senders_keep_no_honest_one_out(tmp_path: Path) -> None:
+    with stored(tmp_path) as (server, _), ExitStack() as open_ones:
+        for _ in range(80):
+            open_ones.enter_context(reader(server.port, send(b"[", 100_000)))
+        assert posted(server).status_code == 202
+
+
+def test_what_is_sent_in_is_bounded_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinloop.web.api.intake.MOST_HEARD", 100_000)
+    with stored(tmp_path) as (server, _), ExitStack() as open_ones:
+        for _ in range(3):
+            open_ones.enter_context(reader(server.port, send(b"[" + b" " * 33_000, 50_000)))
+        refused = eventually(lambda: posted_much(server), lambda answer: answer.status_code == 503)
+        assert refused.headers["retry-after"]
+        open_ones.close()
+        assert eventually(lambda: posted(server), lambda answer: answer.status_code == 202)
+
+
+def posted_much(server: WebServer) -> httpx.Response:
+    body = json.dumps(LAB).encode() + b" " * 20_000
+    kind = {"Content-Type": "application/json"}
+    url = f"http://127.0.0.1:{server.port}/api/v1/samples"
+    return httpx.post(url, content=body, headers=kind, timeout=20)

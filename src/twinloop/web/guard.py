@@ -163,11 +163,13 @@ class _Heard:
         self._receive = receive
         self._left = self._most = _largest(scope)
         self._is_whole = False
-        self._until_s = asyncio.get_running_loop().time() + BODY_WITHIN_S
+        self._until_s: float | None = None
 
     async def __call__(self) -> Message:
         if self._is_whole:
             return await self._receive()
+        if self._until_s is None:  # nobody is late while nobody listens
+            self._until_s = asyncio.get_running_loop().time() + BODY_WITHIN_S
         try:
             async with asyncio.timeout_at(self._until_s):
                 message = await self._receive()
@@ -181,7 +183,7 @@ class _Heard:
 
 
 class _Answering:
-    """Sends an answer with the headers that every answer has, where there is room for what is not taken yet."""
+    """Sends an answer with the headers that every answer has, where there is room for what waits."""
 
     def __init__(self, send: Send, receive: Receive, scope: Scope, unsent: Room) -> None:
         self._send = send

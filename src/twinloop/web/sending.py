@@ -1,4 +1,4 @@
-"""Answers go out in pieces, as fast as they are taken but no slower than a least rate; what waits is bounded."""
+"""Answers go out in pieces, as fast as they are taken, but not slower than a least rate."""
 
 from __future__ import annotations
 
