@@ -12,13 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from prometheus_client import Gauge
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -33,6 +36,7 @@ from twinloop.errors import ConfigError, StartError
 from twinloop.passwords import PasswordHash
 from twinloop.web.access import Access, Asking, TooManyError
 from twinloop.web.attempts import Attempts, Pace
+from twinloop.web.figures import encoder_of
 from twinloop.web.probe import Probe
 from twinloop.web.server import WebServer
 from twinloop.web.sessions import Sessions
@@ -304,7 +308,7 @@ def test_who_logs_in_may_look_until_the_logout(login: dict[str, Any]) -> None:
         assert (entered.status_code, entered.headers["location"]) == (303, "/tags")
         cookie = entered.headers["set-cookie"]
         assert re.match(rf"twinloop-{server.port}=[\w-]{{43}}; ", cookie)
-        for word in ("HttpOnly", "SameSite=strict", "Path=/", "Max-Age=43200"):
+        for word in ("HttpOnly", "SameSite=lax", "Path=/", "Max-Age=43200"):
             assert word in cookie
         assert "Secure" not in cookie, "without TLS it would not come back"
         assert browser.get("/metrics").status_code == 200
@@ -414,8 +418,11 @@ def test_wrong_tokens_are_slowed_down_too() -> None:
         assert answers[0].status_code == 401
         assert answers[-1].status_code == 429
         assert int(answers[-1].headers["retry-after"]) >= 1
-        right = guesser.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
-        assert right.status_code == 429
+        for _ in range(30):
+            right = guesser.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+            assert right.status_code == 200, "Prometheus at the same address is not shut out"
+        wrong = guesser.get("/metrics", headers={"Authorization": f"Bearer {1:032}"})
+        assert wrong.status_code == 429
 
 
 class Clock:
@@ -564,6 +571,57 @@ def test_a_taken_port_is_refused_with_a_way_out(server: WebServer) -> None:
         serving(running_look(), port=server.port),
     ):
         pass
+
+
+def test_a_server_that_fails_lets_nobody_wait(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no app")
+
+    monkeypatch.setattr("twinloop.web.app.make_app", fail)
+    with serving(running_look()) as server:
+        server._thread.join(10)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port), 5)
+    assert "the server has failed" in caplog.text
+
+
+ACCEPTED = st.lists(
+    st.builds(
+        ";".join,
+        st.lists(
+            st.one_of(
+                st.sampled_from(["application/openmetrics-text", "text/plain", "*/*", "q=0.5"]),
+                st.text(st.characters(max_codepoint=255), max_size=10).map("version={}".format),
+                st.sampled_from(["version=a=b", "version=1.0.0", "version=2", "version=1.", "version=-1"]),
+                st.text(st.characters(max_codepoint=255), max_size=10).map("escaping={}".format),
+                st.text(st.characters(max_codepoint=255), max_size=20),
+            ),
+            max_size=4,
+        ),
+    ),
+    max_size=3,
+).map(",".join)
+
+
+@given(ACCEPTED)
+@example("application/openmetrics-text; version=a=b")
+def test_metrics_are_told_whatever_is_accepted(accept: str) -> None:
+    look = running_look()
+    Gauge("of_a_test", "A figure", registry=look.registry).set(7)
+    encode, kind = encoder_of(accept)
+    assert b"of_a_test 7.0" in encode(look.registry)
+    assert kind.startswith(("text/plain", "application/openmetrics-text"))
+    assert kind.isprintable()
+
+
+@pytest.mark.parametrize("kind", [WebServer, Probe])
+def test_an_accept_that_cannot_be_read_is_answered_in_plain_text(kind: type[WebServer | Probe]) -> None:
+    with closing(kind(running_look(), WebConfig(port=0))) as made, client(made) as asking:
+        answer = asking.get("/metrics", headers={"Accept": "application/openmetrics-text; version=a=b"})
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain")
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no-such-host.invalid"])

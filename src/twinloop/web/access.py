@@ -145,12 +145,15 @@ class Access:
         return None
 
     def _by_token(self, given: str, address: str) -> Grant | None:
+        """By a right token always: wrong ones of others at the same address do not shut it out.
+
+        A token is longer than can be guessed, so it may be judged before wrong ones are counted.
+        """
+        if self._token is not None and hmac.compare_digest(_digest(given), self._token):
+            return Grant(lambda: True)
         if wait_s := self.tokens.take(address):
             raise TooManyError(wait_s)
-        if self._token is None or not hmac.compare_digest(_digest(given), self._token):
-            return None
-        self.tokens.give_back(address)
-        return Grant(lambda: True)
+        return None
 
     def session_of(self, cookie: str) -> str:
         """The session's name in a `Cookie` header; empty for none."""

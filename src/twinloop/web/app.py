@@ -11,14 +11,13 @@ from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
-from prometheus_client.exposition import choose_encoder
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from twinloop.web.access import Access
 from twinloop.web.api import THREADS, api_router
-from twinloop.web.figures import WebFigures
+from twinloop.web.figures import WebFigures, encoder_of
 from twinloop.web.files import Files
 from twinloop.web.guard import GRANT, Guard
 from twinloop.web.live import Hub, LiveLimits, live_router
@@ -122,7 +121,7 @@ class _Health:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text."""
-        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        encode, kind = encoder_of(request.headers.get("accept", ""))
         # Not of the API's threads: the figures are wanted most when those hang.
         body = await to_thread.run_sync(encode, self._look.registry, limiter=self._one_at_a_time)
         return Response(body, headers={"Content-Type": kind})

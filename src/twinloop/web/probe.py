@@ -11,10 +11,9 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import make_wsgi_app
-
 from twinloop.config.web import WebConfig
 from twinloop.web.access import Access, Asking, TooManyError
+from twinloop.web.figures import encoder_of
 from twinloop.web.listening import listen, shown_context
 from twinloop.web.look import Look
 
@@ -95,7 +94,7 @@ class _Application:
     def __init__(self, look: Look, access: Access) -> None:
         self._look = look
         self._access = access
-        self._metrics = make_wsgi_app(look.registry)
+        self._registry = look.registry
 
     def __call__(  # noqa: PLR0911 - one a kind of answer
         self, environ: WSGIEnvironment, start: StartResponse
@@ -123,11 +122,16 @@ class _Application:
             challenge = ("WWW-Authenticate", "Bearer")
             return _answer(start, "401 Unauthorized", {"error": "show the token"}, challenge)
         if path == "/metrics":
-            shown: Iterable[bytes] = self._metrics(environ, start)
-            return shown
+            return self._figures(environ, start)
         if path == "/":
             return _answer(start, "200 OK", {"twinloop": ["/healthz", "/readyz", "/metrics"]})
         return _answer(start, "404 Not Found", {"error": f"nothing at {path}"})
+
+    def _figures(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        encode, kind = encoder_of(environ.get("HTTP_ACCEPT", ""))
+        body = encode(self._registry)
+        start("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+        return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else body]
 
     def _health(self, start: StartResponse, *, whole: bool) -> Iterable[bytes]:
         twin = self._look.twin

@@ -82,6 +82,8 @@ class WebServer:
             asyncio.run(self._serve())
         except (Exception, SystemExit):  # noqa: BLE001 - the twin must not end with its pages
             _log.exception("web: the server has failed; the twin goes on without it")
+        finally:
+            self._socket.close()  # who asks is refused, and does not wait for nobody
 
     async def _serve(self) -> None:
         from uvicorn import Config, Server  # taking the port does not wait for these
