@@ -246,6 +246,36 @@ def tls(folder: Path) -> dict[str, Any]:
     return {"tls": {"cert": made.certificate, "key": made.key}}
 
 
+def test_a_handshake_that_never_comes_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinloop.web.server.HANDSHAKE_WITHIN_S", 0.3)
+    with serving(running_look(), **tls(tmp_path)) as server:
+        for said in (b"", b"\x16\x03\x01"):
+            with socket.create_connection(("127.0.0.1", server.port), 10) as raw:
+                raw.sendall(said)
+                assert raw.recv(1) == b""
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_probe_has_patience_for_a_request_and_not_for_each_byte(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    encrypted: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr("twinloop.web.probe.REQUEST_WITHIN_S", 0.5)
+    config = WebConfig.model_validate({"port": 0, **(tls(tmp_path) if encrypted else {})})
+    with (
+        closing(Probe(running_look(), config)) as probe,
+        socket.create_connection(("127.0.0.1", probe.port), 10) as raw,
+    ):
+        began = time.monotonic()
+        raw.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" if encrypted else b"GET /")
+        with suppress(ConnectionError):
+            while time.monotonic() - began < 5:
+                raw.sendall(b"\x03" if encrypted else b"x")
+                time.sleep(0.05)  # a slow sender
+        assert time.monotonic() - began < 3
+
+
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_more_connections_than_there_is_room_for_are_cut(
     tmp_path: Path,

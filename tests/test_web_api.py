@@ -152,6 +152,41 @@ async def test_pages_have_every_row_once_and_no_more_than_asked_for(
     assert found == whole
 
 
+LATE = {
+    "window": {"time": None, "count": 3},
+    "quality": {"tag": TAG, "time": None, "count": 3, "good": 3, "uncertain": 0, "bad": 0},
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+async def test_rows_that_come_late_between_two_pages_give_no_other_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    own = recorded_look(tmp_path)
+    assert own.twin is not None
+    question = {"window": f"window?tag={TAG}&every=2s", "quality": "quality?every=1m"}[name]
+    question += "&start=2027-01-15T07:50:00Z&end=2027-01-15T08:02:00Z"
+    real = getattr(own.twin.queries, name)
+
+    def late(*given: Any, **more: Any) -> pa.Table:
+        """The same, with a window of ten minutes before as the first row."""
+        table = real(*given, **more)
+        before = pa.scalar(1768463400 * 10**9, table.schema.field("time").type)
+        first = pa.Table.from_pylist([{**LATE[name], "time": before}], table.schema)
+        return pa.concat_tables([first, table])
+
+    async with asking(own) as client:
+        whole = (await client.get(question)).json()
+        answer = await client.get(f"{question}&limit=2")
+        found = answer.json()
+        monkeypatch.setattr(own.twin.queries, name, late)
+        while following := answer.links.get("next", {}).get("url"):
+            answer = await client.get(str(answer.url.join(following)))
+            found += answer.json()
+    assert found == whole
+    assert len(whole) > 2
+
+
 async def test_a_link_leads_on_in_the_format_that_was_accepted(client: httpx.AsyncClient) -> None:
     answer = await client.get(f"range?tag={TAG}&limit=20", headers={"Accept": "text/csv"})
     again = await client.get(str(answer.url.join(answer.links["next"]["url"])))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from socketserver import ThreadingMixIn
-from threading import Thread
-from typing import TYPE_CHECKING, Any
+from threading import Thread, Timer
+from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from twinloop.config.web import WebConfig
@@ -24,6 +26,8 @@ __all__ = ["Probe"]
 
 _log = logging.getLogger("twinloop.web")
 
+REQUEST_WITHIN_S: Final = 10.0
+
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
@@ -38,7 +42,26 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 10
+    """One connection, which has only so long in all: a byte now and then does not prolong it."""
+
+    timeout = REQUEST_WITHIN_S
+
+    def handle(self) -> None:
+        """One request and its answer."""
+        hanging_up = Timer(REQUEST_WITHIN_S, self._hang_up)
+        hanging_up.daemon = True
+        hanging_up.start()
+        try:
+            super().handle()
+        except (ConnectionError, TimeoutError, ssl.SSLError):
+            _log.debug("web: %s was cut off", self.client_address[0])
+        finally:
+            hanging_up.cancel()
+
+    def _hang_up(self) -> None:
+        with suppress(OSError):
+            # Past TLS, whose lock the thread that reads may hold.
+            socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         _log.debug("%s %s", self.client_address[0], format % args)
