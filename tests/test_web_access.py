@@ -31,7 +31,7 @@ from support.tls import Authority
 from support.twin import eventually
 from twinloop.cli.password import make_hash
 from twinloop.config.plantfile import load, read
-from twinloop.config.web import WebConfig
+from twinloop.config.web import WebConfig, web_warnings
 from twinloop.errors import ConfigError, StartError
 from twinloop.passwords import PasswordHash
 from twinloop.web.access import Access, Asking, TooManyError
@@ -145,6 +145,26 @@ def test_behind_tls_a_page_without_it_is_not_ours(tmp_path: Path) -> None:
     access = Access(WebConfig.model_validate({"tls": {"cert": made.certificate, "key": made.key}}), 8800)
     assert access.knows_origin(Asking("", ["twin"], "https://twin:443"))
     assert not access.knows_origin(Asking("", ["twin"], "http://twin"))
+
+
+def test_behind_a_proxy_with_tls_cookies_are_secure_and_pages_without_it_are_not_ours(
+    login: dict[str, Any],
+) -> None:
+    proxied = {"Host": "twin.plant.example", "Origin": "https://twin.plant.example"}
+    keys = {"names": ["twin.plant.example"], "behind_tls": True, **login}
+    with serving(running_look(), **keys) as server, client(server, headers=proxied) as browser:
+        entered = log_in(browser)
+        assert entered.status_code == 303
+        cookie = entered.headers["set-cookie"]
+        assert cookie.startswith(f"__Host-twinloop-{server.port}=")
+        assert "Secure" in cookie
+        header = {"Cookie": cookie.partition(";")[0], "Connection": "upgrade"}
+        assert browser.get("/metrics", headers=header).status_code == 200
+        assert log_in(browser, PASSWORD).status_code == 303
+        plain = {"Origin": "http://twin.plant.example"}
+        assert browser.post("/logout", headers=plain).status_code == 403
+    config = WebConfig.model_validate({"host": "0.0.0.0", "behind_tls": True, **login})  # noqa: S104
+    assert not list(web_warnings(config))
 
 
 def test_another_page_can_neither_post_nor_open_a_socket(server: WebServer) -> None:

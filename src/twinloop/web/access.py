@@ -82,7 +82,7 @@ class Access:
 
     def __init__(self, config: WebConfig, port: int) -> None:
         self.is_open = config.is_open
-        self.has_tls = config.tls is not None
+        self.has_tls = config.tls is not None or config.behind_tls
         self.username = config.username or ""
         self._password = _password_of(config)
         self._token = _token_of(config)
@@ -124,7 +124,7 @@ class Access:
             origin = urlsplit(asking.origin)
         except ValueError:
             return False
-        expected = {"https"} if self.has_tls else {"http", "https"}  # a proxy before us may have TLS
+        expected = {"https"} if self.has_tls else {"http", "https"}  # a proxy may have TLS and not be told of
         same = _with_port(origin.netloc, origin.scheme) == _with_port("".join(asking.hosts), origin.scheme)
         return origin.scheme in expected and same
 
