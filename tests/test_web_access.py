@@ -10,32 +10,33 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import Metric
-from prometheus_client.registry import Collector
+from hypothesis import example, given
+from hypothesis import strategies as st
+from prometheus_client import Gauge
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from support.looks import HandMade, serving
+from support.looks import HandMade, Held, serving
 from support.tls import Authority
 from support.twin import eventually
 from twinloop.cli.password import make_hash
 from twinloop.config.plantfile import load, read
-from twinloop.config.web import WebConfig
+from twinloop.config.web import WebConfig, web_warnings
 from twinloop.errors import ConfigError, StartError
 from twinloop.passwords import PasswordHash
 from twinloop.web.access import Access, Asking, TooManyError
 from twinloop.web.attempts import Attempts, Pace
+from twinloop.web.figures import encoder_of
 from twinloop.web.probe import Probe
 from twinloop.web.server import WebServer
 from twinloop.web.sessions import Sessions
@@ -146,6 +147,26 @@ def test_behind_tls_a_page_without_it_is_not_ours(tmp_path: Path) -> None:
     assert not access.knows_origin(Asking("", ["twin"], "http://twin"))
 
 
+def test_behind_a_proxy_with_tls_cookies_are_secure_and_pages_without_it_are_not_ours(
+    login: dict[str, Any],
+) -> None:
+    proxied = {"Host": "twin.plant.example", "Origin": "https://twin.plant.example"}
+    keys = {"names": ["twin.plant.example"], "behind_tls": True, **login}
+    with serving(running_look(), **keys) as server, client(server, headers=proxied) as browser:
+        entered = log_in(browser)
+        assert entered.status_code == 303
+        cookie = entered.headers["set-cookie"]
+        assert cookie.startswith(f"__Host-twinloop-{server.port}=")
+        assert "Secure" in cookie
+        header = {"Cookie": cookie.partition(";")[0], "Connection": "upgrade"}
+        assert browser.get("/metrics", headers=header).status_code == 200
+        assert log_in(browser, PASSWORD).status_code == 303
+        plain = {"Origin": "http://twin.plant.example"}
+        assert browser.post("/logout", headers=plain).status_code == 403
+    config = WebConfig.model_validate({"host": "0.0.0.0", "behind_tls": True, **login})  # noqa: S104
+    assert not list(web_warnings(config))
+
+
 def test_another_page_can_neither_post_nor_open_a_socket(server: WebServer) -> None:
     evil = Origin("https://evil.example")
     with client(server) as asking:
@@ -245,6 +266,36 @@ def tls(folder: Path) -> dict[str, Any]:
     return {"tls": {"cert": made.certificate, "key": made.key}}
 
 
+def test_a_handshake_that_never_comes_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("twinloop.web.server.HANDSHAKE_WITHIN_S", 0.3)
+    with serving(running_look(), **tls(tmp_path)) as server:
+        for said in (b"", b"\x16\x03\x01"):
+            with socket.create_connection(("127.0.0.1", server.port), 10) as raw:
+                raw.sendall(said)
+                assert raw.recv(1) == b""
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_probe_has_patience_for_a_request_and_not_for_each_byte(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    encrypted: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr("twinloop.web.probe.REQUEST_WITHIN_S", 0.5)
+    config = WebConfig.model_validate({"port": 0, **(tls(tmp_path) if encrypted else {})})
+    with (
+        closing(Probe(running_look(), config)) as probe,
+        socket.create_connection(("127.0.0.1", probe.port), 10) as raw,
+    ):
+        began = time.monotonic()
+        raw.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" if encrypted else b"GET /")
+        with suppress(ConnectionError):
+            while time.monotonic() - began < 5:
+                raw.sendall(b"\x03" if encrypted else b"x")
+                time.sleep(0.05)  # a slow sender
+        assert time.monotonic() - began < 3
+
+
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_more_connections_than_there_is_room_for_are_cut(
     tmp_path: Path,
@@ -307,7 +358,7 @@ def test_who_logs_in_may_look_until_the_logout(login: dict[str, Any]) -> None:
         assert (entered.status_code, entered.headers["location"]) == (303, "/tags")
         cookie = entered.headers["set-cookie"]
         assert re.match(rf"twinloop-{server.port}=[\w-]{{43}}; ", cookie)
-        for word in ("HttpOnly", "SameSite=strict", "Path=/", "Max-Age=43200"):
+        for word in ("HttpOnly", "SameSite=lax", "Path=/", "Max-Age=43200"):
             assert word in cookie
         assert "Secure" not in cookie, "without TLS it would not come back"
         assert browser.get("/metrics").status_code == 200
@@ -417,8 +468,11 @@ def test_wrong_tokens_are_slowed_down_too() -> None:
         assert answers[0].status_code == 401
         assert answers[-1].status_code == 429
         assert int(answers[-1].headers["retry-after"]) >= 1
-        right = guesser.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
-        assert right.status_code == 429
+        for _ in range(30):
+            right = guesser.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+            assert right.status_code == 200, "Prometheus at the same address is not shut out"
+        wrong = guesser.get("/metrics", headers={"Authorization": f"Bearer {1:032}"})
+        assert wrong.status_code == 429
 
 
 class Clock:
@@ -569,6 +623,57 @@ def test_a_taken_port_is_refused_with_a_way_out(server: WebServer) -> None:
         pass
 
 
+def test_a_server_that_fails_lets_nobody_wait(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no app")
+
+    monkeypatch.setattr("twinloop.web.app.make_app", fail)
+    with serving(running_look()) as server:
+        server._thread.join(10)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port), 5)
+    assert "the server has failed" in caplog.text
+
+
+ACCEPTED = st.lists(
+    st.builds(
+        ";".join,
+        st.lists(
+            st.one_of(
+                st.sampled_from(["application/openmetrics-text", "text/plain", "*/*", "q=0.5"]),
+                st.text(st.characters(max_codepoint=255), max_size=10).map("version={}".format),
+                st.sampled_from(["version=a=b", "version=1.0.0", "version=2", "version=1.", "version=-1"]),
+                st.text(st.characters(max_codepoint=255), max_size=10).map("escaping={}".format),
+                st.text(st.characters(max_codepoint=255), max_size=20),
+            ),
+            max_size=4,
+        ),
+    ),
+    max_size=3,
+).map(",".join)
+
+
+@given(ACCEPTED)
+@example("application/openmetrics-text; version=a=b")
+def test_metrics_are_told_whatever_is_accepted(accept: str) -> None:
+    look = running_look()
+    Gauge("of_a_test", "A figure", registry=look.registry).set(7)
+    encode, kind = encoder_of(accept)
+    assert b"of_a_test 7.0" in encode(look.registry)
+    assert kind.startswith(("text/plain", "application/openmetrics-text"))
+    assert kind.isprintable()
+
+
+@pytest.mark.parametrize("kind", [WebServer, Probe])
+def test_an_accept_that_cannot_be_read_is_answered_in_plain_text(kind: type[WebServer | Probe]) -> None:
+    with closing(kind(running_look(), WebConfig(port=0))) as made, client(made) as asking:
+        answer = asking.get("/metrics", headers={"Accept": "application/openmetrics-text; version=a=b"})
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain")
+
+
 @pytest.mark.parametrize("host", ["203.0.113.7", "no-such-host.invalid"])
 def test_an_address_that_is_not_ours_is_refused(host: str, login: dict[str, Any]) -> None:
     with (
@@ -576,21 +681,6 @@ def test_an_address_that_is_not_ours_is_refused(host: str, login: dict[str, Any]
         serving(running_look(), host=host, **login),
     ):
         pass
-
-
-class Held(Collector):
-    """A metric that takes long to say."""
-
-    def __init__(self) -> None:
-        self.asked, self.go = threading.Event(), threading.Event()
-
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> list[Metric]:
-        self.asked.set()
-        self.go.wait(30)
-        return []
 
 
 def test_leaving_does_not_wait_for_an_answer_under_way() -> None:

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import math
+import os
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,19 @@ import pytest
 from fastapi import FastAPI
 
 from support.looking import StoredLook, asking, recorded_look, served
+from support.outputs import OutputLog
 from support.recorded import TAGS, recorded_outputs
 from twinloop.batch import Batch
 from twinloop.cli.query import Question, What, ask
 from twinloop.errors import LogError, StoreBusy
 from twinloop.estimation.kalman import KalmanBank
 from twinloop.present import in_words, render, to_json
-from twinloop.records import Samples
+from twinloop.records import Event, EventKind, Outputs, Samples
 from twinloop.sources.file_rows import REPLAY
 from twinloop.sources.importing import ImportSource
 from twinloop.status import Reason
+from twinloop.stores.queries import LocalQueries
+from twinloop.storing import units_of
 from twinloop.tags import Refusal, Resolver, TagTable
 from twinloop.web.api import api_router
 from twinloop.web.api.history import MOST_SAMPLES, MOST_WINDOWS
@@ -150,6 +155,41 @@ async def test_pages_have_every_row_once_and_no_more_than_asked_for(
         assert following is None or len(rows) == limit
         following = following and str(answer.url.join(following))
     assert found == whole
+
+
+LATE: dict[str, dict[str, Any]] = {
+    "window": {"time": None, "count": 3},
+    "quality": {"tag": TAG, "time": None, "count": 3, "good": 3, "uncertain": 0, "bad": 0},
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+async def test_rows_that_come_late_between_two_pages_give_no_other_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    own = recorded_look(tmp_path)
+    assert own.twin is not None
+    question = {"window": f"window?tag={TAG}&every=2s", "quality": "quality?every=1m"}[name]
+    question += "&start=2027-01-15T07:50:00Z&end=2027-01-15T08:02:00Z"
+    real = getattr(own.twin.queries, name)
+
+    def late(*given: Any, **more: Any) -> pa.Table:
+        """The same, with a window of ten minutes before as the first row."""
+        table = real(*given, **more)
+        before = pa.scalar(1768463400 * 10**9, table.schema.field("time").type)
+        first = pa.Table.from_pylist([{**LATE[name], "time": before}], table.schema)
+        return pa.concat_tables([first, table])
+
+    async with asking(own) as client:
+        whole = (await client.get(question)).json()
+        answer = await client.get(f"{question}&limit=2")
+        found = answer.json()
+        monkeypatch.setattr(own.twin.queries, name, late)
+        while following := answer.links.get("next", {}).get("url"):
+            answer = await client.get(str(answer.url.join(following)))
+            found += answer.json()
+    assert found == whole
+    assert len(whole) > 2
 
 
 async def test_a_link_leads_on_in_the_format_that_was_accepted(client: httpx.AsyncClient) -> None:
@@ -429,6 +469,36 @@ async def test_provenance_tells_the_gain_and_innovation_the_filter_had(client: h
             )
             checked += 1
     assert checked > 20
+
+
+@pytest.mark.parametrize(
+    ("written_s", "started_s", "known"),
+    [(-10, 5, True), (-10, 30, False), (20, 5, False), (0, None, False)],
+)
+async def test_provenance_tells_a_gain_only_by_rules_that_were_in_force(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    written_s: int,
+    started_s: int | None,
+    known: bool,  # noqa: FBT001
+) -> None:
+    own = recorded_look(tmp_path)
+    assert own.twin is not None
+    begun = own.twin.counts()
+    monkeypatch.setattr(own.twin, "counts", lambda: replace(begun, since_ns=begun.since_ns + 86400 * 10**9))
+    if started_s is not None:
+        start = Event(begun.since_ns + started_s * 10**9, "twin", EventKind.STARTED)
+        queries = LocalQueries(
+            own.config.data_dir / "store", own.twin.table.names, units_of(own.twin.table),
+            OutputLog([(10**6, Outputs(10**6, start.time, [], events=[start]))]).after,
+        )  # fmt: skip
+        monkeypatch.setattr(own.twin, "queries", queries)
+    written = begun.since_ns / 1e9 + written_s
+    os.utime(own.path, (written, written))
+    async with asking(own) as client:
+        said = (await client.get(f"provenance?tag={TAG}&time=2027-01-15T08:00:10Z")).json()["filter"]
+    assert said["noise"] == 0.5
+    assert (said["gain"] is not None, said["note"] is None) == (known, known)
 
 
 async def test_provenance_names_each_rule_that_fired(client: httpx.AsyncClient) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.registry import Collector
 
 from support.outputs import T0
 from twinloop.batch import Batch
@@ -24,7 +26,7 @@ from twinloop.web.live import LiveLimits
 from twinloop.web.look import Counts, TagsNow
 from twinloop.web.server import WebServer
 
-__all__ = ["HandMade", "HandMadeTwin", "plant_of", "serving"]
+__all__ = ["HandMade", "HandMadeTwin", "Held", "plant_of", "serving"]
 
 
 def plant_of(tags: int = 3, **more: Any) -> PlantConfig:
@@ -96,6 +98,21 @@ class HandMade:
         """The twin runs from now on."""
         self.twin = HandMadeTwin(self.config)
         return self.twin
+
+
+class Held(Collector):
+    """A metric that takes long to say."""
+
+    def __init__(self) -> None:
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> list[Metric]:
+        self.asked.set()
+        self.go.wait(30)
+        return []
 
 
 @contextmanager

@@ -44,6 +44,9 @@ class WebConfig(Section):
         default_factory=list, description="further host names by which it is reached, as of a proxy before it"
     )
     tls: WebTlsConfig | None = Field(None, description="certificate for https://: `cert` and `key`")
+    behind_tls: Flag = Field(
+        False, description="true: a proxy before it has TLS: cookies are Secure, pages https:// alone"
+    )
     username: Text | None = Field(None, description="who may look, with `password_hash`")
     password_hash: Annotated[
         SecretStr | None,
@@ -99,9 +102,9 @@ def web_problems(web: WebConfig) -> Iterator[tuple[str, str]]:
 
 def web_warnings(web: WebConfig | None) -> Iterator[tuple[str, str]]:
     """What is allowed and hardly meant, as key and text."""
-    if web is not None and web.is_open and web.tls is None:
+    if web is not None and web.is_open and web.tls is None and not web.behind_tls:
         text = (
             "nothing is encrypted on the way, the login neither: set `tls: {cert: ..., key: ...}`, "
-            "unless only a proxy with TLS reaches it"
+            "or `behind_tls: true` where only a proxy with TLS reaches it"
         )
         yield "host", text

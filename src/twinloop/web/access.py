@@ -82,7 +82,7 @@ class Access:
 
     def __init__(self, config: WebConfig, port: int) -> None:
         self.is_open = config.is_open
-        self.has_tls = config.tls is not None
+        self.has_tls = config.tls is not None or config.behind_tls
         self.username = config.username or ""
         self._password = _password_of(config)
         self._token = _token_of(config)
@@ -124,7 +124,7 @@ class Access:
             origin = urlsplit(asking.origin)
         except ValueError:
             return False
-        expected = {"https"} if self.has_tls else {"http", "https"}  # a proxy before us may have TLS
+        expected = {"https"} if self.has_tls else {"http", "https"}  # a proxy may have TLS and not be told of
         same = _with_port(origin.netloc, origin.scheme) == _with_port("".join(asking.hosts), origin.scheme)
         return origin.scheme in expected and same
 
@@ -145,12 +145,15 @@ class Access:
         return None
 
     def _by_token(self, given: str, address: str) -> Grant | None:
+        """By a right token always: wrong ones of others at the same address do not shut it out.
+
+        A token is longer than can be guessed, so it may be judged before wrong ones are counted.
+        """
+        if self._token is not None and hmac.compare_digest(_digest(given), self._token):
+            return Grant(lambda: True)
         if wait_s := self.tokens.take(address):
             raise TooManyError(wait_s)
-        if self._token is None or not hmac.compare_digest(_digest(given), self._token):
-            return None
-        self.tokens.give_back(address)
-        return Grant(lambda: True)
+        return None
 
     def session_of(self, cookie: str) -> str:
         """The session's name in a `Cookie` header; empty for none."""

@@ -7,19 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any
 
-from anyio.to_thread import current_default_thread_limiter
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
-from prometheus_client.exposition import choose_encoder
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from twinloop.web.access import Access
-from twinloop.web.api import api_router
-from twinloop.web.figures import WebFigures
+from twinloop.web.api import THREADS, api_router
+from twinloop.web.figures import WebFigures, encoder_of
 from twinloop.web.files import Files
 from twinloop.web.guard import GRANT, Guard
 from twinloop.web.live import Hub, LiveLimits, live_router
@@ -28,8 +26,6 @@ from twinloop.web.look import Look
 from twinloop.web.problems import problem
 
 __all__ = ["WebOptions", "make_app"]
-
-ANSWERED_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +74,9 @@ def make_app(look: Look, options: WebOptions) -> FastAPI:
 def _running(hub: Hub) -> Any:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Who asks much waits; the twin's loop shares the interpreter with those that answer.
-        current_default_thread_limiter().total_tokens = ANSWERED_AT_ONCE
+        # Who asks much waits; the twin's loop shares the interpreter with those that answer. All who may ask
+        # at once have a thread, so that none of them waits for another's.
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
         task = asyncio.create_task(hub.run(), name="hub")
         try:
             yield
@@ -103,6 +100,7 @@ class _Health:
 
     def __init__(self, look: Look) -> None:
         self._look = look
+        self._one_at_a_time = CapacityLimiter(1)
 
     def _state(self) -> tuple[bool, dict[str, Any]]:
         twin = self._look.twin
@@ -123,6 +121,7 @@ class _Health:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text."""
-        encode, kind = choose_encoder(request.headers.get("accept", ""))
-        body = await run_in_threadpool(encode, self._look.registry)
+        encode, kind = encoder_of(request.headers.get("accept", ""))
+        # Not of the API's threads: the figures are wanted most when those hang.
+        body = await to_thread.run_sync(encode, self._look.registry, limiter=self._one_at_a_time)
         return Response(body, headers={"Content-Type": kind})

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["WebFigures"]
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.exposition import choose_encoder
+
+__all__ = ["WebFigures", "encoder_of"]
+
+
+def encoder_of(accept: str) -> tuple[Callable[[Any], bytes], str]:
+    """What makes text of a registry, and its media type, as `Accept` likes it where that can be read."""
+    try:
+        encode, kind = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is none
+        encode, kind = choose_encoder("")
+    # A version is said as it was given: that must be fit for a header.
+    return (encode, kind) if kind.isascii() and kind.isprintable() else choose_encoder("")
 
 
 class WebFigures:

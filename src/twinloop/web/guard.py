@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from twinloop.web.access import Access, Asking, Grant, TooManyError
 from twinloop.web.figures import WebFigures
 from twinloop.web.problems import problem
+from twinloop.web.sending import MOST_UNSENT, PIECE, Room, hang_up_of, send_in_pieces
 
 __all__ = ["GRANT", "Guard", "asking_of"]
 
@@ -67,17 +68,20 @@ class Guard:
         self._app = app
         self._access = access
         self._figures = figures
+        self._unsent = Room(MOST_UNSENT)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or one live socket."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        answering = _Answering(send)
+        answering = _Answering(send, receive, scope, self._unsent)
         try:
             self._admit(scope)
             heard = _Heard(receive, scope) if scope["type"] == "http" else receive
             await self._app(scope, heard, answering)
+            if answering.had_no_room:
+                self._figures.refused.labels("slow").inc()
         except _RefusedError as refused:
             self._figures.refused.labels(refused.why).inc()
             _log.debug("web: %s refused: %s", _short(scope["path"]), refused.why)
@@ -159,11 +163,13 @@ class _Heard:
         self._receive = receive
         self._left = self._most = _largest(scope)
         self._is_whole = False
-        self._until_s = asyncio.get_running_loop().time() + BODY_WITHIN_S
+        self._until_s: float | None = None
 
     async def __call__(self) -> Message:
         if self._is_whole:
             return await self._receive()
+        if self._until_s is None:  # nobody is late while nobody listens
+            self._until_s = asyncio.get_running_loop().time() + BODY_WITHIN_S
         try:
             async with asyncio.timeout_at(self._until_s):
                 message = await self._receive()
@@ -177,19 +183,64 @@ class _Heard:
 
 
 class _Answering:
-    """Sends an answer with the headers that every answer has."""
+    """Sends an answer with the headers that every answer has, where there is room for what waits."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, receive: Receive, scope: Scope, unsent: Room) -> None:
         self._send = send
+        self._receive = receive
+        self._hang_up = hang_up_of(scope.get("state", {}))
+        self._unsent = unsent
+        self._start: Message | None = None
         self.begun = False
+        self.had_no_room = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] in {"http.response.start", "websocket.http.response.start"}:
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
-        self.begun = True
-        await self._send(message)
+        if message["type"] == "http.response.start":
+            self._start = message  # it waits for the body: whether there is room for that is told by then
+        elif message["type"] == "http.response.body":
+            await self._body(message)
+        else:
+            self.begun = True
+            await self._send(message)
+
+    async def _body(self, message: Message) -> None:
+        if self.had_no_room:
+            return
+        body: bytes = message.get("body", b"")
+        counted = len(body) if len(body) > PIECE else 0
+        if not self._unsent.take(counted):
+            await self._no_room()
+            return
+        try:
+            await self._begin()
+            await send_in_pieces(
+                body,
+                more=message.get("more_body", False),
+                send=self._send,
+                receive=self._receive,
+                hang_up=self._hang_up,
+            )
+        finally:
+            self._unsent.give_back(counted)
+
+    async def _begin(self) -> None:
+        if self._start is not None:
+            self.begun, start, self._start = True, self._start, None
+            await self._send(start)
+
+    async def _no_room(self) -> None:
+        """Others take their answers too slowly for another long one to wait here."""
+        if self.begun:
+            raise MemoryError("no room for the rest of an answer")
+        text = "too much waits for others who take it slowly: ask again in a moment, or for less"
+        instead = problem(503, text, {"Retry-After": "5"})
+        await self({"type": "http.response.start", "status": 503, "headers": instead.raw_headers})
+        await self({"type": "http.response.body", "body": bytes(instead.body)})
+        self.had_no_room = True
 
 
 async def _give(response: Response, scope: Scope, receive: Receive, send: _Answering) -> None:

@@ -98,7 +98,7 @@ class _Login:
             session,
             max_age=lifetime_s,
             httponly=True,
-            samesite="strict",
+            samesite="lax",  # a link in a mail leads in; nothing acts by GET
             secure=self._access.has_tls,
         )
 

@@ -8,6 +8,8 @@ from weakref import WeakSet
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from twinloop.web.sending import HANG_UP, PIECE
+
 __all__ = ["Patient", "patient_with"]
 
 REQUEST_WITHIN_S: Final = 15.0
@@ -28,6 +30,8 @@ class Patient(H11Protocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Take a connection; it has only so long to say what it wants."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=PIECE)  # with TLS it would be eight times that
+        self.app_state = {**self.app_state, HANG_UP: transport.abort}
         self.transports.add(transport)
         self._watch()
 
@@ -35,6 +39,12 @@ class Patient(H11Protocol):
         """Take some bytes of requests."""
         super().data_received(data)
         self._watch()
+
+    def on_response_complete(self) -> None:
+        """An answer is given away; its end has only so long to be taken."""
+        super().on_response_complete()
+        if self._timer is None and self.transport.get_protocol() is self:
+            self._timer = self.loop.call_later(self.within_s, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from socketserver import ThreadingMixIn
-from threading import Thread
-from typing import TYPE_CHECKING, Any
+from threading import Thread, Timer
+from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
-
-from prometheus_client import make_wsgi_app
 
 from twinloop.config.web import WebConfig
 from twinloop.web.access import Access, Asking, TooManyError
+from twinloop.web.figures import encoder_of
 from twinloop.web.listening import listen, shown_context
 from twinloop.web.look import Look
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Probe"]
 
 _log = logging.getLogger("twinloop.web")
+
+REQUEST_WITHIN_S: Final = 10.0
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -39,7 +42,26 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 10
+    """One connection, which has only so long in all: a byte now and then does not prolong it."""
+
+    timeout = REQUEST_WITHIN_S
+
+    def handle(self) -> None:
+        """One request and its answer."""
+        hanging_up = Timer(REQUEST_WITHIN_S, self._hang_up)
+        hanging_up.daemon = True
+        hanging_up.start()
+        try:
+            super().handle()
+        except (ConnectionError, TimeoutError, ssl.SSLError):
+            _log.debug("web: %s was cut off", self.client_address[0])
+        finally:
+            hanging_up.cancel()
+
+    def _hang_up(self) -> None:
+        with suppress(OSError):
+            # Past TLS, whose lock the thread that reads may hold.
+            socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         _log.debug("%s %s", self.client_address[0], format % args)
@@ -95,7 +117,7 @@ class _Application:
     def __init__(self, look: Look, access: Access) -> None:
         self._look = look
         self._access = access
-        self._metrics = make_wsgi_app(look.registry)
+        self._registry = look.registry
 
     def __call__(  # noqa: PLR0911 - one a kind of answer
         self, environ: WSGIEnvironment, start: StartResponse
@@ -123,11 +145,16 @@ class _Application:
             challenge = ("WWW-Authenticate", "Bearer")
             return _answer(start, "401 Unauthorized", {"error": "show the token"}, challenge)
         if path == "/metrics":
-            shown: Iterable[bytes] = self._metrics(environ, start)
-            return shown
+            return self._figures(environ, start)
         if path == "/":
             return _answer(start, "200 OK", {"twinloop": ["/healthz", "/readyz", "/metrics"]})
         return _answer(start, "404 Not Found", {"error": f"nothing at {path}"})
+
+    def _figures(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        encode, kind = encoder_of(environ.get("HTTP_ACCEPT", ""))
+        body = encode(self._registry)
+        start("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+        return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else body]
 
     def _health(self, start: StartResponse, *, whole: bool) -> Iterable[bytes]:
         twin = self._look.twin

@@ -7,7 +7,7 @@ import logging
 from asyncio import Transport
 from contextlib import suppress
 from threading import Thread
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from twinloop.config.web import WebConfig, WebTlsConfig
@@ -27,10 +27,21 @@ _log = logging.getLogger("twinloop.web")
 LEAVE_WITHIN_S: Final = 0.5
 RENEW_EVERY_S: Final = 60.0
 KEEP_ALIVE_S: Final = 15
+HANDSHAKE_WITHIN_S: Final = 15.0
 _HEADER_BYTES: Final = 32 << 10
 _MESSAGE_BYTES: Final = 4 << 10
 _PING_EVERY_S: Final = 20.0
 _PONG_WITHIN_S: Final = 40.0
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop whose servers wait for a TLS handshake no longer than for a request: else a minute."""
+
+    async def create_server(self, *args: Any, **options: Any) -> asyncio.Server:
+        """As every loop's."""
+        if options.get("ssl") is not None:
+            options["ssl_handshake_timeout"] = HANDSHAKE_WITHIN_S
+        return await super().create_server(*args, **options)
 
 
 class WebServer:
@@ -79,9 +90,12 @@ class WebServer:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            with asyncio.Runner(loop_factory=_Loop) as runner:
+                runner.run(self._serve())
         except (Exception, SystemExit):  # noqa: BLE001 - the twin must not end with its pages
             _log.exception("web: the server has failed; the twin goes on without it")
+        finally:
+            self._socket.close()  # who asks is refused, and does not wait for nobody
 
     async def _serve(self) -> None:
         from uvicorn import Config, Server  # taking the port does not wait for these

@@ -8,7 +8,7 @@ and so does what is sent in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -24,7 +24,12 @@ from twinloop.web.api.provenance import Provenance
 from twinloop.web.api.routes import Turns, add_rest, guarded_router
 from twinloop.web.look import Look
 
-__all__ = ["api_router"]
+__all__ = ["THREADS", "api_router"]
+
+_STORE, _TWIN, _SENT = 2, 1, 1
+"""How many at once ask the store and the twin, and send in."""
+THREADS: Final = _STORE + _TWIN + _SENT
+"""What a server's pool must have, so that each has its own whatever the others do: a turn takes one."""
 
 
 def api_router(look: Look) -> APIRouter:
@@ -34,12 +39,14 @@ def api_router(look: Look) -> APIRouter:
         look: the process they are about. It may still be starting: they say so then.
     """
     desk = Desk(look)
-    store, twin, sent = (guarded_router(Turns(at_once)) for at_once in (2, 1, 1))
+    intake = Intake(desk)
+    store, twin = guarded_router(Turns(_STORE)), guarded_router(Turns(_TWIN))
+    sent = guarded_router(Turns(_SENT), intake.hearing)
     _add_history(store, History(desk))
     _add(store, "/latest", Current(desk).latest, rows_of(models.Sample), 404)
     _add(store, "/provenance", Provenance(desk).provenance, object_of(models.ProvenanceOf), 404)
     _add_current(twin, Current(desk))
-    _add(sent, "/samples", Intake(desk).samples, object_of(models.Taken, 202), 403, 413, 415, post=True)
+    _add(sent, "/samples", intake.samples, object_of(models.Taken, 202), 403, 413, 415, post=True)
     documents = Documents(desk, lambda: [route for each in (twin, store, sent) for route in each.routes])
     _add_documents(twin, documents)
     router = APIRouter()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import urlencode
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from fastapi import Depends, Query
 from starlette.requests import Request
@@ -40,11 +42,11 @@ _CURSOR: Final = r"^-?\d{1,19}(\.\d{1,7})?$"
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a page begins: after so many rows, in all or of a time.
+    """Where a page begins: after so many rows, in all or of a time; or after a time of a rank.
 
     Attributes:
         time: ns, of rows that come by time; None for those that are counted through.
-        skip: rows before the first of the page.
+        skip: rows before the first of the page; or the rank.
     """
 
     time: int | None
@@ -82,6 +84,28 @@ class Page:
         first = self.cursor.skip if self.cursor else 0
         after = first + self.limit
         following = Cursor(None, after) if after < len(table) else None
+        return self._answer(table.slice(first, self.limit), following, pinned)
+
+    def in_order(
+        self, table: pa.Table, ranks: npt.NDArray[np.int64] | None = None, **pinned: int | None
+    ) -> Response:
+        """A page of a table made anew for each: rows that came late in between move no other.
+
+        Args:
+            table: all of it, each row of a time and rank of its own, by rank and then by time.
+            ranks: of each row; all the same by default.
+            pinned: what relative times of the question meant.
+        """
+        times = table["time"].cast(pa.int64()).to_numpy()
+        order = np.zeros(len(table), np.int64) if ranks is None else ranks
+        first = 0
+        if self.cursor is not None:
+            if self.cursor.time is None:
+                raise Problem(422, "cursor: it is of another question")
+            at, rank = self.cursor.time, self.cursor.skip
+            first = int(np.count_nonzero((order < rank) | ((order == rank) & (times <= at))))
+        last = first + self.limit - 1
+        following = Cursor(int(times[last]), int(order[last])) if last + 1 < len(table) else None
         return self._answer(table.slice(first, self.limit), following, pinned)
 
     def by_time(

@@ -111,7 +111,7 @@ class History:
                 stepped=known is not None and not known.analogue,
             )
             table = ask_aggregates(self._queries, tag, every_ns, low, high, names=names, configuration=rules)
-        return page.whole(table, start=low, end=high)
+        return page.in_order(table, start=low, end=high)
 
     def _refuse_too_many(
         self, tag: str, every_ns: int, low: int | None, high: int | None, *, by_samples: bool, of_all: bool
@@ -158,7 +158,10 @@ class History:
             raise Problem(
                 400, f"more than {MOST_WINDOWS:,} windows: ask for wider ones, or for a shorter time"
             )
-        return page.whole(self._queries.quality(every_ns, low, high), start=low, end=high)
+        table = self._queries.quality(every_ns, low, high)
+        names = pa.array(self._desk.twin.table.names, pa.string())
+        ranks = pc.index_in(table["tag"], value_set=names).cast(pa.int64()).to_numpy()
+        return page.in_order(table, ranks, start=low, end=high)
 
     def events(
         self,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 import msgspec
@@ -23,11 +24,15 @@ from twinloop.timetext import parse_time
 from twinloop.web.api.answering import as_object
 from twinloop.web.api.desk import Desk
 from twinloop.web.api.problems import Problem, unknown
+from twinloop.web.sending import Room
 
 __all__ = ["MOST_BYTES", "MOST_ROWS", "Intake"]
 
 MOST_ROWS: Final = 10_000
 MOST_BYTES: Final = 2 << 20
+MOST_HEARD: Final = 32 << 20
+"""Bytes of all that are being sent in or wait for their turn: silent senders hold little of it."""
+_HEARD: Final = "twinloop.samples"
 _AHEAD_NS: Final = 600 * 10**9
 """As of what is heard: a time that is further ahead is not sane."""
 _MOST_WAITING: Final = 1_000
@@ -58,12 +63,15 @@ class Intake:
         self._desk = desk
         self._spool = ImportSpool(desk.look.config.data_dir)
         self._lock = threading.Lock()
+        self._room = Room(MOST_HEARD)
         self._row = msgspec.json.Decoder(LabSample)
 
-    async def samples(self, request: Request) -> Response:
-        """Take lab samples, all or none: they are judged, estimated and stored as all that is received.
+    @asynccontextmanager
+    async def hearing(self, request: Request) -> AsyncIterator[None]:
+        """Hear a request out, and keep what it says while the context is open: slow senders have no turn.
 
-        The answer comes when they are safe on disk; the twin takes them up within a second.
+        Raises:
+            Problem: nothing is taken at all, or not this.
         """
         web = self._desk.look.config.web
         if web is None or not web.writable:
@@ -73,11 +81,36 @@ class Intake:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != _JSON:
             raise Problem(415, f"samples come as {_JSON}", headers={"Accept-Post": _JSON})
-        body = await _body(request)
-        taken = await run_in_threadpool(self._take, body)
+        held: list[int] = []
+        try:
+            request.scope[_HEARD] = await self._body(request, held)
+            yield
+        finally:
+            self._room.give_back(sum(held))
+
+    async def samples(self, request: Request) -> Response:
+        """Take lab samples, all or none: they are judged, estimated and stored as all that is received.
+
+        The answer comes when they are safe on disk; the twin takes them up within a second.
+        """
+        taken = await run_in_threadpool(self._take, request.scope[_HEARD])
         response = as_object({"taken": taken})
         response.status_code = 202
         return response
+
+    async def _body(self, request: Request, held: list[int]) -> bytes:
+        """The body, where it is not too long and there is room for it; `held` is what it takes of that."""
+        parts = []
+        async for part in request.stream():
+            if sum(held) + len(part) > MOST_BYTES:
+                text = f"a request takes at most {MOST_BYTES >> 20} MiB of samples: send them in parts"
+                raise Problem(413, text)
+            if not self._room.take(len(part)):
+                text = "too many send samples at once: send again in a moment"
+                raise Problem(503, text, headers={"Retry-After": "5"})
+            held.append(len(part))
+            parts.append(part)
+        return b"".join(parts)
 
     def _take(self, body: bytes) -> int:
         rows = _rows(body)
@@ -127,19 +160,6 @@ class Intake:
         except OSError as error:
             text = f"the disk did not take them: {error.strerror or error}"
             raise Problem(503, text, headers={"Retry-After": "5"}) from error
-
-
-async def _body(request: Request) -> bytes:
-    """The body, as long as it is none too long."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MOST_BYTES:
-            raise Problem(
-                413, f"a request takes at most {MOST_BYTES >> 20} MiB of samples: send them in parts"
-            )
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _rows(body: bytes) -> list[msgspec.Raw]:

@@ -292,6 +292,7 @@ class Filter(Answer):
     noise: Number
     gain: Number
     innovation: Number
+    note: Annotated[str | None, Field(description="why gain and innovation are not told, where that is it")]
 
 
 class ModelUsed(Answer):

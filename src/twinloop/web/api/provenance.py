@@ -7,14 +7,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from fastapi import Query
 from starlette.responses import Response
 
 from twinloop.estimation.kalman import UNCERTAIN_VARIANCE
+from twinloop.records import EventKind
 from twinloop.status import Reason, format_reasons, severity_name, status_text
 from twinloop.stores.queries import LocalQueries
 from twinloop.tags import Tag
@@ -67,6 +71,7 @@ class Provenance:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._written = _written(desk.look.path)
 
     def provenance(self, tag: TagName, at: At = None) -> Response:
         """The sample stored at or just before a time (default: the newest), and all that is known of it."""
@@ -85,7 +90,7 @@ class Provenance:
                 "status_code": {"number": sample.status, "name": status_text(sample.status)},
                 "arrival": time_text(sample.arrival),
                 "why": [_why(reason, known, sample, before) for reason in Reason if sample.reasons & reason],
-                "filter": _filter(known, sample),
+                "filter": self._filter(known, sample),
                 "model": self._model(tag),
                 "log": {"name": "outputs", "offset": sample.offset},
                 "before": [_told(each, known.unit if known else "") for each in before[::-1]],
@@ -99,10 +104,43 @@ class Provenance:
             raise Problem(404, f"{tag} has no sample yet")
         return int(rows["time"].cast(pa.int64())[0].as_py())
 
+    def _filter(self, tag: Tag | None, sample: _Sample) -> dict[str, float | str | None]:
+        """What is told of the filter: no gain by a noise that may not have been in force."""
+        if self._was_in_force(sample.arrival):
+            return {**_filter(tag, sample), "note": None}
+        text = (
+            "the twin has been started with the plant file of now since, whose noise may not be what it was"
+        )
+        return {"noise": _noise(tag), "gain": None, "innovation": None, "note": text}
+
+    def _was_in_force(self, at: int) -> bool:
+        """Whether the twin that ran at a time had started with the plant file as it is now."""
+        twin = self._desk.twin
+        if at >= twin.counts().since_ns:
+            return True
+        if at < self._written:
+            return False
+        rows, _ = twin.queries.page("events", self._written, at + 1, 1, _of_starts)
+        return len(rows) > 0
+
     def _model(self, tag: str) -> dict[str, Any]:
         """The model of the tag's asset, and the version of twinloop, whose models these are."""
         asset = self._desk.look.config.assets.get(tag.partition(".")[0])
         return {"name": asset.model if asset else None, "version": version("twinloop")}
+
+
+def _written(path: Path) -> int:
+    """When a file last came to be what and where it is, ns; the end of time where nobody knows."""
+    try:
+        found = path.stat()
+    except OSError:
+        return _LAST
+    return max(found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _of_starts(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    starts: npt.NDArray[np.bool_] = pc.equal(rows["kind"], str(EventKind.STARTED)).to_numpy()
+    return starts
 
 
 def newest_before(queries: LocalQueries, tag: str, last: int, most: int) -> pa.Table:
@@ -151,13 +189,17 @@ def _told(sample: _Sample, unit: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _noise(tag: Tag | None) -> float:
+    return tag.noise if tag is not None and tag.analogue else math.nan
+
+
 def _filter(tag: Tag | None, sample: _Sample) -> dict[str, float | None]:
     """The noise of the plant file; gain and innovation where they follow from it.
 
     After a measurement of variance R the value's variance is K R, so K is one by the other; and the estimate
     is what was expected plus K times the innovation.
     """
-    noise = tag.noise if tag is not None and tag.analogue else math.nan
+    noise = _noise(tag)
     used = sample.status >> 30 < 2 and math.isfinite(sample.value) and not sample.reasons & _NOT_FOLDED
     gain = innovation = math.nan
     if used and noise > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -55,8 +55,16 @@ class Turns:
             self._here -= 1
 
 
-def guarded_router(turns: Turns) -> APIRouter:
-    """An empty router whose routes take turns and answer errors by problems."""
+Hearing = Callable[[Request], AbstractAsyncContextManager[None]]
+
+
+def guarded_router(turns: Turns, hearing: Hearing = lambda _: nullcontext()) -> APIRouter:
+    """An empty router whose routes take turns and answer errors by problems.
+
+    Args:
+        turns: whose turn it is.
+        hearing: what a request is heard out in, before it waits for its turn.
+    """
 
     class Guarded(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -65,7 +73,7 @@ def guarded_router(turns: Turns) -> APIRouter:
 
             async def within(request: Request) -> Response:
                 _refuse_unknown(request, known)
-                async with turns.turn():
+                async with hearing(request), turns.turn():
                     return await inner(request)
 
             async def guarded(request: Request) -> Response:

@@ -70,7 +70,7 @@ export class Provenance {
     const decimals = decimalsFor(info?.noise);
     const fine = Number.isNaN(decimals) ? NaN : decimals + 1;
     const unit = said.unit ?? info?.unit;
-    const { noise, gain, innovation } = said.filter ?? {};
+    const { noise, gain, innovation, note } = said.filter ?? {};
     const why = said.why ?? [];
     return [
       h("p", { class: "number" }, h("span", { class: "value" }, quantity(said.value, unit, decimals)), " ", statusBadge(severityOf(said.status))),
@@ -86,7 +86,7 @@ export class Provenance {
       facts([
         ["Estimate", isNumber(said.estimate) ? `${quantity(said.estimate, unit, fine)} ±${number(2 * said.estimate_std, fine)} (2 sd)` : "none"],
         ["Sensor noise", isNumber(noise) ? quantity(noise, unit) : "not in the plant file"],
-        ["Innovation", isNumber(innovation) ? `${quantity(innovation, unit)} from what was expected` : "not known: it did not enter the estimate"],
+        ["Innovation", isNumber(innovation) ? `${quantity(innovation, unit)} from what was expected` : `not known: ${note ?? "it did not enter the estimate"}`],
         ["Gain", isNumber(gain) ? `${number(gain)}, the share of the innovation that was taken over` : "not known"],
       ]),
       h("h3", null, "Made by"),
