@@ -191,8 +191,8 @@ def test_whatever_hangs_hangs_by_itself(tmp_path: Path, monkeypatch: pytest.Monk
         for path in ("/metrics", "/api/v1/health", "/api/v1/assets", "/api/v1/pipeline"):
             assert get(server, path).status_code == 200, path
         assert posted(server).status_code == 202
-        monkeypatch.setattr(look.twin, "pipeline", twin)
-        crowd(ask("/api/v1/pipeline"), twin, 1)
+        monkeypatch.setattr(look.twin, "counts", twin)
+        crowd(ask("/api/v1/trouble"), twin, 1)
         assert posted(server).status_code == 202
         assert get(server, "/metrics").status_code == 200
         monkeypatch.setattr("twinloop.web.api.intake.ImportSpool.put", disk)
