@@ -196,7 +196,7 @@ def test_every_answer_keeps_itself_to_its_own_page(server: WebServer) -> None:
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
         assert answer.headers["cache-control"]
         assert "server" not in answer.headers
     assert [answer.status_code for answer in answers] == [200, 404, 200, 404, 421, 405]

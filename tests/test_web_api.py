@@ -113,6 +113,13 @@ async def test_rows_are_those_of_query_in_every_format(
     assert to_json(read) == to_json(worded)  # NaN and NaN are no equals
 
 
+async def test_a_key_given_twice_where_one_would_count_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.get(f"range?tag={TAG}&tag={TAG}")
+    assert answer.status_code == 422
+    assert "tag is given twice" in answer.json()["detail"]
+    assert (await client.get(f"latest?tag={TAG}&tag={TAG}")).status_code == 200
+
+
 async def test_numbers_of_csv_and_json_round_trip(look: StoredLook, client: httpx.AsyncClient) -> None:
     table = expected(look, Question("range", (TAG,)))
     as_csv = list(csv.DictReader(io.StringIO((await client.get(f"range?tag={TAG}&format=csv")).text)))
@@ -574,6 +581,7 @@ async def test_lab_samples_arrive_through_the_spool_reader(tmp_path: Path) -> No
         ({"tag": TAG, "time": "-1m", "value": 1, "unit": "bar"}, "bar"),
         ({"tag": TAG, "time": "soon", "value": 1}, "is not a time"),
         ({"tag": TAG, "time": "+1h", "value": 1}, "is to come"),
+        ({"tag": TAG, "time": "+5s", "value": 1}, "is to come"),
         ({"tag": TAG, "time": "-1m", "value": "85"}, "value"),
         ({"tag": TAG, "time": "-1m", "value": None}, "value"),
         ({"tag": TAG, "time": "-1m", "value": 1, "status": "superb"}, "is no status"),

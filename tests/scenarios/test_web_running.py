@@ -23,6 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
+from support.browser import browser as chromium
 from support.mosquitto import Mosquitto, mosquitto
 from support.services import free_port
 from support.tls import make_certificates
@@ -267,3 +268,27 @@ def test_a_taken_port_ends_the_start_before_anything_else(tmp_path: Path) -> Non
     assert f"127.0.0.1:{port} cannot be listened on" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_a_person_logs_in_and_out_in_a_browser(tmp_path: Path, broker: Mosquitto) -> None:
+    port = free_port()
+    web = f"{{port: {port}, username: me, password_hash: '${{HASH}}'}}"
+    plant = plant_file(tmp_path, broker.port, web)
+    with (
+        running(plant, env={"HASH": str(PasswordHash.of(SECRETS["PASSWORD"]))}) as run,
+        chromium() as program,
+    ):
+        run.says("field: connected")
+        page = program.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_label("User name").fill("me")
+        page.get_by_label("Password").fill("a wrong one")
+        page.keyboard.press("Enter")
+        page.get_by_label("Password").fill(SECRETS["PASSWORD"])
+        page.get_by_label("User name").fill("me")
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("link", name="Pipeline").wait_for()
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_role("button", name="Log in").wait_for()
+        page.goto(f"http://127.0.0.1:{port}/")
+        assert "/login" in page.url, "the session is over"

@@ -61,7 +61,9 @@ test("an asset is shown by its temperature where it has one", () => {
 test("the verdict is that of the worst asset, and says why", () => {
   const assets = [...assetsOf([tag("R1", "a", 0), tag("R2", "a", 1)]).values()];
   assert.equal(verdict(assets).level, "starting");
-  for (const asset of assets) asset.snapshot = { health: "IN_SYNC", why: "", predictions: [] };
+  for (const asset of assets) asset.snapshot = { health: "IN_SYNC", why: "", model: "", predictions: [] };
+  assert.equal(verdict(assets).text, "Data comes in as it should", "without a model nothing agrees with it");
+  for (const asset of assets) asset.snapshot.model = "stirred_tank";
   assert.deepEqual(verdict(assets), { level: "good", text: "Plant and twin agree", detail: "2 of 2 assets in step" });
   assets[1].snapshot = { health: "DIVERGED", why: "R2.a drifts", predictions: [] };
   assert.deepEqual(verdict(assets), { level: "bad", text: "Plant and twin do not agree", detail: "1 of 2 assets in step · R2: R2.a drifts" });

@@ -33,7 +33,8 @@ MOST_BYTES: Final = 2 << 20
 MOST_HEARD: Final = 32 << 20
 """Bytes of all that are being sent in or wait for their turn: silent senders hold little of it."""
 _HEARD: Final = "twinloop.samples"
-_AHEAD_NS: Final = 600 * 10**9
+_AHEAD_NS: Final = 2 * 10**9
+"""Of the sender's clock; a sample of a time to come would make the tag's next ones late."""
 """As of what is heard: a time that is further ahead is not sane."""
 _MOST_WAITING: Final = 1_000
 """Files of the spool: it is on the disk that the log needs, too."""

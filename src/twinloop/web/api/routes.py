@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
 
 from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
@@ -72,7 +72,7 @@ def guarded_router(turns: Turns, hearing: Hearing = lambda _: nullcontext()) -> 
             known = _keys(self.dependant)
 
             async def within(request: Request) -> Response:
-                _refuse_unknown(request, known)
+                _check_keys(request, known)
                 async with hearing(request), turns.turn():
                     return await inner(request)
 
@@ -84,18 +84,32 @@ def guarded_router(turns: Turns, hearing: Hearing = lambda _: nullcontext()) -> 
     return APIRouter(route_class=Guarded)
 
 
-def _keys(dependant: Dependant) -> list[str]:
-    """The keys of a query string that an endpoint and what it depends on know."""
-    own = [each.alias for each in dependant.query_params]
-    return [*own, *(key for each in dependant.dependencies for key in _keys(each))]
+def _keys(dependant: Dependant) -> dict[str, bool]:
+    """The keys of a query string that an endpoint and what it depends on know, and which may be repeated."""
+    keys = {each.alias: _is_list(each.field_info.annotation) for each in dependant.query_params}
+    for each in dependant.dependencies:
+        keys |= _keys(each)
+    return keys
 
 
-def _refuse_unknown(request: Request, known: Sequence[str]) -> None:
-    for key in request.query_params:
+def _is_list(annotation: object) -> bool:
+    return get_origin(annotation) is list or any(get_origin(each) is list for each in get_args(annotation))
+
+
+def _check_keys(request: Request, known: Mapping[str, bool]) -> None:
+    """Return where every key is known and none stands twice of which only one would count."""
+    seen = set[str]()
+    for key, _ in request.query_params.multi_items():
         if key not in known:
-            hint = nearest(key, known) or (f"; known are {', '.join(known)}" if known else "")
-            text = f"unknown key {key[:80]!r}{hint}"
-            raise Problem(422, text, errors=[{"where": key[:80], "detail": text}])
+            hint = nearest(key, list(known)) or (f"; known are {', '.join(known)}" if known else "")
+            raise _key_problem(key, f"unknown key {key[:80]!r}{hint}")
+        if key in seen and not known[key]:
+            raise _key_problem(key, f"{key} is given twice, and this takes one: ask once for each")
+        seen.add(key)
+
+
+def _key_problem(key: str, text: str) -> Problem:
+    return Problem(422, text, errors=[{"where": key[:80], "detail": text}])
 
 
 def add_rest(router: APIRouter, routes: Sequence[BaseRoute]) -> None:

@@ -162,7 +162,9 @@ export function verdict(assets) {
   const well = counts.get("IN_SYNC") ?? 0;
   const of = `${well} of ${assets.length} ${assets.length === 1 ? "asset" : "assets"} in step`;
   const why = worst.snapshot?.why ? `${worst.name}: ${worst.snapshot.why}` : "";
-  if (health === "IN_SYNC") return { level: "good", text: "Plant and twin agree", detail: of };
+  const alone = assets.filter((asset) => asset.snapshot && !asset.snapshot.model).length;
+  if (health === "IN_SYNC" && alone === assets.length) return { level: "good", text: "Data comes in as it should", detail: "no asset has a model to compare it with" };
+  if (health === "IN_SYNC") return { level: "good", text: "Plant and twin agree", detail: join(of, alone ? `${alone} without a model` : "") };
   if (health === "STARTING") return { level: "starting", text: "The twin is getting to know the plant", detail: join(of, why) };
   if (health === "DIVERGED") return { level: "bad", text: "Plant and twin do not agree", detail: join(of, why) };
   const text = health === "STALE" ? "The twin misses data" : "The twin lags behind the plant";

@@ -38,7 +38,8 @@ export class AssetHead {
       this.shown = health;
       fill(this.badge, healthBadge(health));
     }
-    setText(this.why, [HEALTH_MEANS[health], snapshot?.why].filter(Boolean).join(": "));
+    const isAlone = health === "IN_SYNC" && snapshot && !snapshot.model;
+    setText(this.why, [isAlone ? "data comes in as it should" : HEALTH_MEANS[health], snapshot?.why].filter(Boolean).join(": "));
     if (!snapshot || snapshot.time === this.time) return;
     this.time = snapshot.time;
     refill(this.twin, ...this.#parts(snapshot));
@@ -47,7 +48,7 @@ export class AssetHead {
   /** @param {import("../pure/assets.js").Snapshot} snapshot */
   #parts(snapshot) {
     const nis = snapshot.nis === null ? null : h("p", { class: "muted small" }, "Surprise (NIS) ", h("strong", null, number(snapshot.nis, 2)), ": 1 is expected, above 4 for a while the twin counts as diverged.");
-    if (!snapshot.model) return [h("p", { class: "muted small" }, "No model: its tags are judged and estimated, nothing is predicted."), nis];
+    if (!snapshot.model) return [h("p", { class: "muted small" }, "No model: its tags are judged and estimated, nothing is predicted.")];
     const rows = snapshot.predictions.map((each) => [outputName(each), ...[each.now, each.value, each.persistence].map((value) => this.#value(each, value))]);
     const ahead = `In ${duration(snapshot.horizon_s)}, by the model`;
     const outputs = new Set(snapshot.predictions.map(({ output }) => output));

@@ -155,7 +155,7 @@ class Figures {
     /** @type {Map<string, {value: HTMLElement, note: HTMLElement, box: HTMLElement}>} */
     this.boxes = new Map();
     this.element = h("dl", { class: "figures", "aria-label": "The plant in figures" });
-    for (const name of ["Assets in sync", "Tags Good", "Uncertain", "Bad", "Samples", "Behind", "Cycle p99", "Sources up"]) this.#box(name);
+    for (const name of ["Assets in sync", "Tags Good", "Uncertain", "Bad", "Samples", "Behind", "Cycle p99", "Sources up", "Dead letters"]) this.#box(name);
   }
 
   /** @param {string} name */
@@ -183,6 +183,8 @@ class Figures {
     this.#set("Samples", known ? rate(cycles.samples_per_s) : "–", "/s", "");
     this.#set("Behind", known ? duration(cycles.lag_s) : "–", "", known && cycles.lag_s > 2 * cycles.period_s ? "warn" : "");
     this.#set("Cycle p99", known ? duration(cycles.p99_s) : "–", known ? `of ${duration(cycles.period_s)}` : "", known && cycles.p99_s > cycles.period_s ? "warn" : "");
+    const dead = plant.pipeline?.totals?.dead_letters ?? 0;
+    this.#set("Dead letters", known ? count(dead) : "–", dead ? "see Pipeline" : "", dead ? "warn" : "");
     this.#set("Sources up", known ? count(up) : "–", known ? `of ${count(sources.length)}` : "", known && up < sources.length ? "bad" : "");
   }
 
