@@ -33,6 +33,8 @@ export class TagSeries {
     this.windows = [];
     /** @type {{text: string, ms: number} | null} null: single samples are shown */
     this.width = null;
+    /** Spans that begin then or later have few samples, however long they are. */
+    this.few = Infinity;
     /** @type {Span} what history has been read of */
     this.have = { from: NaN, to: NaN };
     /** Whether it had been read up to the moment it was asked for, so that what is heard goes on from there. */
@@ -69,7 +71,7 @@ export class TagSeries {
    * @returns {Promise<boolean>}
    */
   async ensure(span, follows) {
-    const wide = this.#likely(span) > MOST_POINTS;
+    const wide = span.from < this.few && this.#likely(span) > MOST_POINTS;
     const width = wide ? windowFor(span.to - span.from, WINDOWS) : null;
     if (this.#has(span, width, follows)) return false;
     this.asking?.abort();
@@ -109,6 +111,7 @@ export class TagSeries {
    * @param {Span} span
    * @param {{text: string, ms: number} | null} width
    * @param {AbortSignal} signal
+   * @returns {Promise<number>} how many samples there are, as far as that is known
    */
   async #read(span, width, signal) {
     if (!width) {
@@ -120,10 +123,27 @@ export class TagSeries {
         this.width = null;
         this.points.trim(span.from - (span.to - span.from), Infinity);
         this.#known(span);
-        return;
+        return body.length;
       }
       width = windowFor(span.to - span.from, WINDOWS);
+      this.few = Infinity;
+      return this.#readWindows(span, width, signal);
     }
+    const total = await this.#readWindows(span, width, signal);
+    if (total > MOST_POINTS) return total;
+    this.few = span.from; // a young plant, or one that was away: they can be drawn one by one
+    return this.#read(span, null, signal);
+  }
+
+  /**
+   * Means of windows; resolves how many samples they are of.
+   *
+   * @param {Span} span
+   * @param {{text: string, ms: number}} width
+   * @param {AbortSignal} signal
+   * @returns {Promise<number>}
+   */
+  async #readWindows(span, width, signal) {
     const first = Math.floor(span.from / width.ms) * width.ms;
     const kept = this.#keptWindows(first, width.ms);
     const start = kept.length ? kept[kept.length - 1].time + width.ms : first;
@@ -132,6 +152,7 @@ export class TagSeries {
     this.windows = [...kept, ...windows.map(windowOf)];
     this.width = width;
     this.#known(span);
+    return this.windows.reduce((total, { count }) => total + count, 0);
   }
 
   /** Windows from `first` on that are over and need not be read again. @param {number} first @param {number} width */
