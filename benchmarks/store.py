@@ -43,7 +43,8 @@ START = 1_700_006_400 * SECOND_NS
 NAMES = [f"R{tag}.temperature" for tag in range(TAGS)]
 LOOKS = 20
 ROWS = (
-    ("bytes a point, all files", "bytes", 12.0),
+    ("bytes a point", "bytes", 12.0),
+    ("and in the output log, kept for 24 h", "log", None),
     ("appended/s, batches of 1,000", "by 1000", None),
     ("appended/s, batches of 10,000", "by 10000", 1_000_000.0),
     ("latest of 1 tag, ms", "latest 1", None),
@@ -117,11 +118,13 @@ class Ours:
             time.sleep(0.2)
 
     def size(self) -> int:
-        """Bytes of all files: segments, minutes, newest values, and the output log's."""
-        listing = list_segments(self.directory / "store")
-        gone = {segment.path for segment in listing.superseded}  # on their way out
-        files = [path for path in self.directory.rglob("*") if path.is_file() and path not in gone]
-        return sum(path.stat().st_size for path in files)
+        """Bytes of history: segments, minutes and newest values, without what is on its way out."""
+        gone = {segment.path for segment in list_segments(self.directory / "store").superseded}
+        return _bytes_in(self.directory / "store", gone)
+
+    def log_size(self) -> int:
+        """Bytes of the output log, which can deliver the last day again."""
+        return _bytes_in(self.directory / "outputs", set())
 
     async def close(self) -> None:
         """Stop."""
@@ -130,6 +133,11 @@ class Ours:
         await self._reader.close()
         await self.log.close()
         self.queries.close()
+
+
+def _bytes_in(directory: Path, without: set[Path]) -> int:
+    files = (path for path in directory.rglob("*") if path.is_file() and path not in without)
+    return sum(path.stat().st_size for path in files)
 
 
 def median_ms(question: Callable[[int], int], expected: int, tags: Sequence[int]) -> float:
@@ -221,6 +229,7 @@ async def local(directory: Path, seconds: int) -> dict[str, float]:
     await ours.merged()
     print(f"merges went on for {time.perf_counter() - began:.0f} s after the last append")
     figures["bytes"] = ours.size() / (seconds * TAGS)
+    figures["log"] = ours.log_size() / (seconds * TAGS)
     figures |= await asyncio.to_thread(asked, seconds, Ourselves(ours.queries))
     feeding = asyncio.create_task(feed(ours, seconds))
     await asyncio.sleep(2)
