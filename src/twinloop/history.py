@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,10 @@ from twinloop.config.models import PlantConfig
 from twinloop.config.plantfile import load
 from twinloop.errors import QueryError
 from twinloop.log.dictionary import Dictionary
-from twinloop.log.files import read_entries
-from twinloop.records import Outputs, decode_outputs
 from twinloop.sources.refeed import Ledger, letter_key
 from twinloop.stores.queries import LocalQueries
 from twinloop.stores.rows import Entry
-from twinloop.storing import Reading, make_queries
+from twinloop.storing import Reading, make_queries, outputs_after
 from twinloop.tags import TagTable
 from twinloop.timetext import parse_duration, parse_time
 
@@ -81,16 +79,6 @@ def open_queries(
     active = [bool(each) for each in table.active]
     read = unsealed or partial(outputs_after, directory)
     return make_queries(config, table, Reading(read, active, directory / "outputs", units, settled))
-
-
-def outputs_after(directory: Path, after: int) -> Iterator[tuple[int, Outputs]]:
-    """What a data directory's output log holds after an offset.
-
-    Raises:
-        LogError: it cannot be read.
-    """
-    for offset, data in read_entries(directory / "outputs", after):
-        yield offset, decode_outputs(data)
 
 
 def open_plant(path: str | Path, env: Mapping[str, str] | None = None) -> Plant:

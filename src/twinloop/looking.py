@@ -22,7 +22,7 @@ from twinloop.errors import TwinloopError
 from twinloop.history import open_queries
 from twinloop.log.log import Log
 from twinloop.log.memory import MemoryLog
-from twinloop.loop.metrics import Metrics, quantile
+from twinloop.loop.metrics import SECONDS, Metrics, quantile
 from twinloop.loop.sync import Loop
 from twinloop.records import Event, Outputs, Snapshot, decode_outputs
 from twinloop.screen import CycleFigures
@@ -38,7 +38,6 @@ _log = logging.getLogger("twinloop.web")
 
 _WELL_WITHIN_CYCLES: Final = 10
 _RATE_OVER_S: Final = 10.0
-_HISTOGRAM_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 @dataclass
@@ -200,9 +199,9 @@ class Looking:
     def _cycles(self) -> dict[str, Any]:
         figures = cycle_figures(self._metrics, self._period_s)
         durations = self._metrics.figures.durations()
-        bins = np.searchsorted(np.array(_HISTOGRAM_S), np.array(durations), side="left")
-        counts = np.bincount(bins, minlength=len(_HISTOGRAM_S) + 1)
-        limits = [*_HISTOGRAM_S, None]
+        bins = np.searchsorted(np.array(SECONDS), np.array(durations), side="left")
+        counts = np.bincount(bins, minlength=len(SECONDS) + 1)
+        limits = [*SECONDS, None]
         return {
             "period_s": figures.period_s,
             "cycles": figures.cycles,

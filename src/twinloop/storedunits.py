@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from twinloop.errors import ConfigError
-from twinloop.log.files import read_entries
-from twinloop.records import decode_outputs
 from twinloop.stores.queries import LocalQueries
-from twinloop.stores.rows import Entry
+from twinloop.storing import outputs_after
 from twinloop.tags import Tag
 from twinloop.units import conversion
 from twinloop.workplace import Workplace
@@ -46,12 +45,7 @@ def _is_same(stored: str, unit: str) -> bool:
 
 def _stored(place: Workplace) -> set[int]:
     """The tags that have history, sealed or not."""
-
-    def unsealed(after: int) -> Iterable[Entry]:
-        for offset, data in read_entries(place.directory / "outputs", after):
-            yield offset, decode_outputs(data)
-
-    names = place.table.names
+    names, unsealed = place.table.names, partial(outputs_after, place.directory)
     queries = LocalQueries(place.directory / "store", names, [""] * len(names), unsealed)
     return set(queries.newest()["tag"].to_pylist())
 

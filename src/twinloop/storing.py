@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from twinloop.config.models import InfluxStoreConfig, LocalStoreConfig, PlantCon
 from twinloop.config.section import TlsConfig
 from twinloop.config.text import SECOND_NS
 from twinloop.errors import ConfigError, StartError, StoreBusy
+from twinloop.log.files import read_entries
+from twinloop.records import Outputs, decode_outputs
 from twinloop.stores.influx.options import Existing, InfluxOptions
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
@@ -25,7 +27,7 @@ from twinloop.stores.store import Store
 from twinloop.tags import TagTable
 from twinloop.tls import tls_context
 
-__all__ = ["Reading", "look_at_store", "make_queries", "make_store", "units_of"]
+__all__ = ["Reading", "look_at_store", "make_queries", "make_store", "outputs_after", "units_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,16 @@ class Reading:
     ahead: Path
     units: Mapping[int, str]
     settled: Callable[[pa.Table], npt.NDArray[np.bool_]]
+
+
+def outputs_after(directory: Path, after: int) -> Iterator[tuple[int, Outputs]]:
+    """What a data directory's output log holds after an offset.
+
+    Raises:
+        LogError: it cannot be read.
+    """
+    for offset, data in read_entries(directory / "outputs", after):
+        yield offset, decode_outputs(data)
 
 
 def units_of(table: TagTable, stored: Mapping[int, str] = MappingProxyType({})) -> list[str]:

@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from twinloop.log.log import LogStats
 from twinloop.records import DeadReason, Health, Outputs
 
-__all__ = ["Cycle", "CycleFigures", "Metrics", "quantile"]
+__all__ = ["SECONDS", "Cycle", "CycleFigures", "Metrics", "quantile"]
 
-_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.8, 1.0, 2.5, 5.0, 10.0)
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.8, 1.0, 2.5, 5.0, 10.0)
 _KEPT: Final = 3600
 
 
@@ -86,13 +86,13 @@ class Metrics:
         self.by_severity = [0, 0, 0]
         made = self.registry
         self._cycle = Histogram(
-            "twinloop_cycle_seconds", "Duration of a cycle", registry=made, buckets=_SECONDS
+            "twinloop_cycle_seconds", "Duration of a cycle", registry=made, buckets=SECONDS
         )
         self._jitter = Histogram(
             "twinloop_cycle_jitter_seconds",
             "How much later than scheduled a tick was given out",
             registry=made,
-            buckets=_SECONDS,
+            buckets=SECONDS,
         )
         self._missed = Counter("twinloop_cycles_missed", "Cycles that fell out by overrun", registry=made)
         self._lag = Gauge("twinloop_fold_lag_seconds", "Age of the oldest record not folded", registry=made)

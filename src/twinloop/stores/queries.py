@@ -221,8 +221,9 @@ class LocalQueries:
 
         def wanted(rows: pa.Table) -> npt.NDArray[np.bool_]:
             picked = np.ones(len(rows), bool) if where is None else where(rows)
-            asked = kind == "dead" and self._settled is not None and not settled
-            return picked & ~self._settled(with_time(rows)) if asked and self._settled else picked
+            if kind != "dead" or settled or self._settled is None:
+                return picked
+            return picked & ~self._settled(with_time(rows))
 
         def ask(listing: Listing, beyond: Beyond) -> Told:
             return first_told(listing, beyond, kind, bounds(start, end), most=most, where=wanted)

@@ -8,11 +8,9 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi.exceptions import RequestValidationError
@@ -21,12 +19,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from twinloop.errors import LogError, StoreBusy, TwinloopError
+from twinloop.web.problems import MEDIA_TYPE, problem
 
 __all__ = ["MEDIA_TYPE", "Problem", "answered", "problem_of", "unknown"]
 
 _log = logging.getLogger("twinloop.web")
 
-MEDIA_TYPE: Final = "application/problem+json"
 _SHOWN: Final = 120
 _LOG_AGAIN_S: Final = 5.0
 
@@ -59,17 +57,7 @@ class Problem(Exception):  # noqa: N818 - an answer as good as any
 
     def response(self) -> Response:
         """The problem, as it goes out."""
-        said: dict[str, Any] = {
-            "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-        }
-        if self.errors:
-            said["errors"] = list(self.errors)
-        headers = {"Cache-Control": "no-store", **self.headers}
-        body = json.dumps(said, ensure_ascii=False).encode("utf-8", "replace")
-        return Response(body, self.status, headers, MEDIA_TYPE)
+        return problem(self.status, self.detail, self.headers, self.errors)
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> Problem:
