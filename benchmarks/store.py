@@ -25,7 +25,6 @@ import numpy as np
 
 from store_peers import Asked, DuckDb, Peer, peers
 from twinloop.batch import Batch
-from twinloop.history import outputs_after
 from twinloop.log.local import LocalLog
 from twinloop.loop.deliver import StoreReader
 from twinloop.memory import few_arenas
@@ -34,6 +33,7 @@ from twinloop.stores.local import LocalStore
 from twinloop.stores.merging import choose
 from twinloop.stores.queries import LocalQueries
 from twinloop.stores.segments import list_segments
+from twinloop.storing import OutputsReader
 
 TAGS = 1_000
 SECOND_NS = 1_000_000_000
@@ -89,9 +89,8 @@ class Ours:
         self.directory = directory
         self.log = LocalLog(directory / "outputs", durable=True, max_bytes=10 << 30)
         self.store = LocalStore(directory / "store", NAMES, background=True)
-        self.queries = LocalQueries(
-            directory / "store", NAMES, ["degC"] * TAGS, lambda after: outputs_after(directory, after)
-        )
+        outputs, units = OutputsReader(directory), ["degC"] * TAGS
+        self.queries = LocalQueries(directory / "store", NAMES, units, outputs, release=outputs.close)
         self._reader = StoreReader(self.log, self.store)
         self._delivering = asyncio.create_task(self._reader.run())
         self._offset = self.appended = 0

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from support.outputs import NAMES, SECOND, T0, UNITS, OutputLog, samples
 from twinloop.errors import StoreBusy
-from twinloop.log.files import read_entries
 from twinloop.log.local import LocalLog
+from twinloop.log.reader import read_entries
 from twinloop.loop import deliver
 from twinloop.loop.deliver import StoreReader
 from twinloop.records import Event, EventKind, Outputs, decode_outputs, encode_outputs

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from twinloop.errors import LogError, LogGap
-from twinloop.log.files import log_files, read_entries
+from twinloop.log.files import log_files
 from twinloop.log.local import LocalLog
+from twinloop.log.reader import read_entries
 
 Harm = Callable[[bytearray, random.Random], bytearray]
 

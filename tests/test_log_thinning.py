@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from test_fold import START, new_fold, samples, tick
 from twinloop.errors import LogGap
 from twinloop.log import thinning
-from twinloop.log.files import first_offset, log_files, read_entries, write_plain_file
+from twinloop.log.files import first_offset, log_files, write_plain_file
 from twinloop.log.local import LocalLog
 from twinloop.log.log import Overflow
+from twinloop.log.reader import read_entries
 from twinloop.log.thinning import Refused, thin_aside
 from twinloop.records import (
     EventKind,

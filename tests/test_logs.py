@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from support.entries import dense
 from twinloop.errors import LogError
 from twinloop.log.dictionary import Dictionary
-from twinloop.log.files import log_files, read_entries
+from twinloop.log.files import log_files
 from twinloop.log.local import LocalLog
 from twinloop.log.log import Log
 from twinloop.log.memory import MemoryLog
+from twinloop.log.reader import read_entries
 
 MakeLog = Callable[[int], Awaitable[Log]]
 
@@ -60,7 +62,7 @@ async def test_a_waiting_reader_wakes_when_an_entry_is_durable(make_log: MakeLog
 
 async def test_a_full_log_makes_appends_wait_until_its_readers_let_go(make_log: MakeLog) -> None:
     log = await make_log(1 << 18)
-    taken = [asyncio.ensure_future(log.append(bytes(1 << 14), i)) for i in range(40)]
+    taken = [asyncio.ensure_future(log.append(dense(1 << 14), i)) for i in range(40)]
     await asyncio.wait(taken, timeout=1)
     held = [future for future in taken if not future.done()]
     assert held, "a log over its bound went on taking entries"
@@ -76,7 +78,7 @@ async def test_a_full_log_makes_appends_wait_until_its_readers_let_go(make_log: 
 async def test_what_was_trimmed_is_an_error_and_never_a_silent_gap(make_log: MakeLog) -> None:
     log = await make_log(1 << 18)
     for i in range(60):
-        await log.append(bytes(1 << 14), i)
+        await log.append(dense(1 << 14), i)
         log.release(i)
     assert log.stats().first_offset > 0
     with pytest.raises(LogError, match="trimmed"):
@@ -105,20 +107,20 @@ async def test_a_closed_log_refuses_entries(make_log: MakeLog) -> None:
 async def test_a_reopened_local_log_goes_on_where_it_stopped(tmp_path: Path) -> None:
     log = LocalLog(tmp_path, file_bytes=1 << 16)
     for i in range(50):
-        await log.append(bytes([i]) * 4096, i)
+        await log.append(dense(4096, i), i)
     await log.close()
     assert len(log_files(tmp_path)) > 1
     again = LocalLog(tmp_path, file_bytes=1 << 16)
     assert await again.append(b"next", 50) == 50
     assert [offset for offset, _ in again.read(-1)] == list(range(51))
-    assert again.read(9, 1) == [(10, bytes([10]) * 4096)]
+    assert again.read(9, 1) == [(10, dense(4096, 10))]
     await again.close()
 
 
 async def test_another_reader_sees_committed_entries_while_the_log_is_open(tmp_path: Path) -> None:
     log = LocalLog(tmp_path, file_bytes=1 << 16)
     for i in range(50):
-        await log.append(bytes([i]) * 4096, i)
+        await log.append(dense(4096, i), i)
     assert [offset for offset, _ in read_entries(tmp_path, 20)] == list(range(21, 50))
     await log.close()
     assert [offset for offset, _ in read_entries(tmp_path, -1)] == list(range(50))
@@ -136,7 +138,7 @@ async def test_a_file_that_is_just_being_made_is_read_as_empty(tmp_path: Path) -
 async def test_old_files_go_by_age_once_they_are_released(tmp_path: Path) -> None:
     log = LocalLog(tmp_path, file_bytes=1 << 16, max_age_ns=100)
     for i in range(60):
-        await log.append(bytes(8192), i * 10)
+        await log.append(dense(8192), i * 10)
     assert log.stats().first_offset == 0
     log.release(59)
     await log.append(b"", 600)
@@ -165,7 +167,7 @@ async def test_a_log_that_cannot_begin_its_next_file_says_so_to_everyone_who_wai
         raise LogError("disk full")
 
     monkeypatch.setattr("twinloop.log.local.open_file", refuse)
-    taken = [log.append(bytes(1 << 14), i) for i in range(20)]
+    taken = [log.append(dense(1 << 14), i) for i in range(20)]
     answers = await asyncio.wait_for(asyncio.gather(*taken, return_exceptions=True), 5)
     assert isinstance(answers[-1], LogError)
     with pytest.raises(LogError, match="disk full"):
@@ -191,14 +193,14 @@ async def test_a_reader_that_holds_on_delays_neither_appends_nor_the_event_loop(
 ) -> None:
     log = LocalLog(tmp_path, file_bytes=1 << 16, durable=durable)
     for i in range(5):
-        await log.append(bytes(4096), i)
+        await log.append(dense(4096), i)
     [path] = log_files(tmp_path)
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
         held = reader.execute("SELECT offset FROM entries")
         held.fetchone()
         async with asyncio.timeout(5):
             for i in range(5, 50):
-                await log.append(bytes(4096), i)
+                await log.append(dense(4096), i)
             await log.sync()
         assert len(log_files(tmp_path)) > 1
         assert len(held.fetchall()) == 4
@@ -241,7 +243,7 @@ async def test_the_file_with_the_newest_entry_stays_so_that_readers_know_how_far
     log = LocalLog(tmp_path, max_bytes=1 << 18)
     log.release(1000)
     await log.append(b"small", 1)
-    await log.append(bytes(1 << 18), 2)
+    await log.append(dense(1 << 18), 2)
     await log.close()
     again = LocalLog(tmp_path, max_bytes=1 << 18)
     assert again.stats().last_offset == 1

@@ -18,7 +18,7 @@ from twinloop.cli.main import main
 from twinloop.config.plantfile import load
 from twinloop.errors import QueryError, StartError
 from twinloop.history import open_plant
-from twinloop.log.files import read_entries
+from twinloop.log.reader import read_entries
 from twinloop.loop.metrics import Metrics
 from twinloop.records import DeadLetter, DeadLetters, DeadReason, Samples, decode_record
 from twinloop.refeeding import Refed, Selection, refeed

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.entries import dense
 from support.twin import command
 from test_fold import START, new_fold, samples, tick
 from twinloop import replaying
@@ -20,16 +21,10 @@ from twinloop.config.plantfile import load
 from twinloop.errors import ConfigError, LogGap, QueryError
 from twinloop.log.archive import archive_files, archive_rows
 from twinloop.log.dictionary import Dictionary
-from twinloop.log.files import (
-    NOTHING_LEFT,
-    log_files,
-    offset_path,
-    read_entries,
-    rows_of,
-    write_plain_file,
-)
+from twinloop.log.files import NOTHING_LEFT, log_files, offset_path, rows_of, write_plain_file
 from twinloop.log.local import LocalLog
 from twinloop.log.log import Overflow
+from twinloop.log.reader import read_entries
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.digest import OutputChain, state_digest
 from twinloop.loop.refold import Span, recorded
@@ -317,7 +312,7 @@ async def test_what_was_dropped_before_the_live_fold_read_it_is_the_same_gap_to_
     (tmp_path / "plant.yaml").write_text(PLANT)
     data = tmp_path / "data"
     log = LocalLog(data / "log", max_bytes=1 << 18, overflow=Overflow.DROP_OLDEST, archive_ns=10**18)
-    letter = DeadLetter(START, "source", "origin", bytes(1 << 13), DeadReason.UNDECODABLE, "")
+    letter = DeadLetter(START, "source", "origin", dense(1 << 13), DeadReason.UNDECODABLE, "")
     with workplace(load(tmp_path / "plant.yaml", {})) as place:
         fold = build_fold(place)
         checkpoints = Checkpoints(data / "checkpoints", place.table.names)

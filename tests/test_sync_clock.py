@@ -11,8 +11,8 @@ import pytest
 
 from test_fold import new_fold
 from test_sync import NAMES, SECOND, Heard, rows
-from twinloop.log.files import read_entries
 from twinloop.log.local import LocalLog
+from twinloop.log.reader import read_entries
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.metrics import Metrics
 from twinloop.loop.supervise import Supervisor

@@ -15,10 +15,11 @@ from twinloop.config.models import (
     PlantConfig,
 )
 from twinloop.linking import Intake, namers, readers_of, silence_s, sources_of
-from twinloop.log.files import newest_of, read_entries
+from twinloop.log.files import newest_of
 from twinloop.log.local import LocalLog
 from twinloop.log.log import Log, Overflow
 from twinloop.log.memory import MemoryLog
+from twinloop.log.reader import read_entries
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.fold import Fold
 from twinloop.loop.metrics import Metrics

@@ -16,13 +16,12 @@ import pyarrow as pa
 
 from twinloop.errors import QueryError
 from twinloop.log.dictionary import Dictionary
-from twinloop.log.files import read_entries
 from twinloop.present import time_text
-from twinloop.records import Outputs, decode_outputs
 from twinloop.replaying import read_report
 from twinloop.status import Reason, format_reasons, severity_name
 from twinloop.stores.influx.store import ELSEWHERE
 from twinloop.stores.queries import LocalQueries
+from twinloop.storing import OutputsReader
 
 __all__ = ["Difference", "Estimates", "EventChange", "Example", "Judgement", "Model", "Turn", "compare"]
 
@@ -173,12 +172,8 @@ def _opened(directory: Path) -> Iterator[_Side]:
     for name, index in dictionary.tags.items():
         names[index] = name
     dictionary.close()
-
-    def unsealed(after: int) -> Iterator[tuple[int, Outputs]]:
-        for offset, data in read_entries(directory / "outputs", after):
-            yield offset, decode_outputs(data)
-
-    queries = LocalQueries(directory / "store", names, [""] * len(names), unsealed)
+    outputs, units = OutputsReader(directory), [""] * len(names)
+    queries = LocalQueries(directory / "store", names, units, outputs, release=outputs.close)
     try:
         yield _Side(queries, names)
     finally:

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,11 +25,11 @@ from twinloop.log.dictionary import Dictionary
 from twinloop.sources.refeed import Ledger, letter_key
 from twinloop.stores.queries import LocalQueries
 from twinloop.stores.rows import Entry
-from twinloop.storing import Reading, make_queries, outputs_after
+from twinloop.storing import OutputsReader, Reading, make_queries
 from twinloop.tags import TagTable
 from twinloop.timetext import parse_duration, parse_time
 
-__all__ = ["Plant", "is_stepped", "open_plant", "open_queries", "outputs_after"]
+__all__ = ["Plant", "is_stepped", "open_plant", "open_queries"]
 
 Moment = str | int | datetime | None
 """A time: ISO 8601, relative to now (`-1h`), a datetime, ns since the epoch, or None for open.
@@ -77,8 +76,10 @@ def open_queries(
         return np.array([key in fed for key in keys], bool)
 
     active = [bool(each) for each in table.active]
-    read = unsealed or partial(outputs_after, directory)
-    return make_queries(config, table, Reading(read, active, directory / "outputs", units, settled))
+    outputs = OutputsReader(directory)
+    beside = directory / "outputs"
+    reading = Reading(unsealed or outputs, active, beside, units, settled, outputs.close)
+    return make_queries(config, table, reading)
 
 
 def open_plant(path: str | Path, env: Mapping[str, str] | None = None) -> Plant:

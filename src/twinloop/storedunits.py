@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from contextlib import closing
 from typing import Final
 
 from twinloop.errors import ConfigError
 from twinloop.stores.queries import LocalQueries
-from twinloop.storing import outputs_after
+from twinloop.storing import OutputsReader
 from twinloop.tags import Tag
 from twinloop.units import conversion
 from twinloop.workplace import Workplace
@@ -45,9 +45,10 @@ def _is_same(stored: str, unit: str) -> bool:
 
 def _stored(place: Workplace) -> set[int]:
     """The tags that have history, sealed or not."""
-    names, unsealed = place.table.names, partial(outputs_after, place.directory)
-    queries = LocalQueries(place.directory / "store", names, [""] * len(names), unsealed)
-    return set(queries.newest()["tag"].to_pylist())
+    names = place.table.names
+    with closing(OutputsReader(place.directory)) as outputs:
+        queries = LocalQueries(place.directory / "store", names, [""] * len(names), outputs)
+        return set(queries.newest()["tag"].to_pylist())
 
 
 def _refuse(changed: Sequence[tuple[Tag, str]]) -> None:

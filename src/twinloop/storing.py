@@ -16,8 +16,8 @@ from twinloop.config.models import InfluxStoreConfig, LocalStoreConfig, PlantCon
 from twinloop.config.section import TlsConfig
 from twinloop.config.text import SECOND_NS
 from twinloop.errors import ConfigError, StartError, StoreBusy
-from twinloop.log.files import read_entries
-from twinloop.records import Outputs, decode_outputs
+from twinloop.log.reader import LogReader
+from twinloop.records import decode_outputs
 from twinloop.stores.influx.options import Existing, InfluxOptions
 from twinloop.stores.local import LocalStore
 from twinloop.stores.queries import LocalQueries
@@ -27,7 +27,7 @@ from twinloop.stores.store import Store
 from twinloop.tags import TagTable
 from twinloop.tls import tls_context
 
-__all__ = ["Reading", "look_at_store", "make_queries", "make_store", "outputs_after", "units_of"]
+__all__ = ["OutputsReader", "Reading", "look_at_store", "make_queries", "make_store", "units_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,23 @@ class Reading:
     ahead: Path
     units: Mapping[int, str]
     settled: Callable[[pa.Table], npt.NDArray[np.bool_]]
+    release: Callable[[], None]
 
 
-def outputs_after(directory: Path, after: int) -> Iterator[tuple[int, Outputs]]:
-    """What a data directory's output log holds after an offset.
+class OutputsReader:
+    """What a data directory's output log holds after an offset, asked again and again."""
 
-    Raises:
-        LogError: it cannot be read.
-    """
-    for offset, data in read_entries(directory / "outputs", after):
-        yield offset, decode_outputs(data)
+    def __init__(self, directory: Path) -> None:
+        self._reader = LogReader(directory / "outputs")
+
+    def __call__(self, after: int) -> Iterator[Entry]:
+        """Outputs after an offset, ascending. Raises LogError where they cannot be read."""
+        for offset, data in self._reader.entries(after):
+            yield offset, decode_outputs(data)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._reader.close()
 
 
 def units_of(table: TagTable, stored: Mapping[int, str] = MappingProxyType({})) -> list[str]:
@@ -118,6 +125,7 @@ def make_queries(config: PlantConfig, table: TagTable, reading: Reading) -> Loca
         active=reading.active,
         ahead=reading.ahead,
         settled=reading.settled,
+        release=reading.release,
     )
 
 

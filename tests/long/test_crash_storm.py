@@ -33,7 +33,7 @@ from support.twin import PATIENCE_S, eventually, running
 from twinloop.build import build_loop
 from twinloop.config.plantfile import load
 from twinloop.history import open_queries
-from twinloop.log.files import read_entries
+from twinloop.log.reader import read_entries
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.metrics import Metrics
 from twinloop.records import Outputs, Samples, decode_record

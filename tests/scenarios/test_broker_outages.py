@@ -18,7 +18,7 @@ from support.plants import TEMPERATURE, plant_file, publisher
 from support.proxy import proxy
 from support.twin import eventually, query, running
 from twinloop.batch import Received
-from twinloop.log.files import read_entries
+from twinloop.log.reader import read_entries
 from twinloop.records import Samples, decode_record
 
 T0_S = 1_772_359_200  # 2026-03-01T10:00:00Z

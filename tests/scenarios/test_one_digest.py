@@ -15,7 +15,7 @@ from support.mosquitto import mosquitto
 from support.twin import PATIENCE_S, eventually, query, running
 from twinloop.compare import compare
 from twinloop.config.plantfile import load
-from twinloop.log.files import read_entries
+from twinloop.log.reader import read_entries
 from twinloop.loop.checkpoint import Checkpoints
 from twinloop.loop.digest import OutputChain
 from twinloop.replaying import Recording, replay_log

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sqlite3
 import zlib
@@ -14,6 +13,7 @@ from typing import Final
 
 from twinloop.durable import sync_directory
 from twinloop.errors import LogError
+from twinloop.log.packing import pack, unpack
 from twinloop.records import Samples, encode_record
 
 __all__ = [
@@ -21,6 +21,9 @@ __all__ = [
     "SUFFIX",
     "Row",
     "checksum",
+    "connected",
+    "entries_of",
+    "finish_file",
     "first_offset",
     "in_words",
     "is_damage",
@@ -29,17 +32,15 @@ __all__ = [
     "newest_of",
     "offset_path",
     "open_file",
-    "read_entries",
     "remove_file",
     "rows_of",
     "size_of",
     "sound_rows",
+    "stored_row",
     "sync_file",
     "thinned_times",
     "write_plain_file",
 ]
-
-_log = logging.getLogger("twinloop.log")
 
 Row = tuple[int, int, bytes]
 """Offset, time in ns, and the entry."""
@@ -67,7 +68,6 @@ _SURROUNDINGS: Final = frozenset(
         sqlite3.SQLITE_NOLFS,
     }
 )
-_reported: set[Path] = set()
 
 
 class _Torn(sqlite3.DatabaseError):
@@ -77,6 +77,12 @@ class _Torn(sqlite3.DatabaseError):
 def checksum(offset: int, time_ns: int, data: bytes) -> int:
     """What stands beside an entry, so that a changed bit is found: SQLite itself checks no page."""
     return zlib.crc32(data, zlib.crc32(b"%d %d" % (offset, time_ns)))
+
+
+def stored_row(offset: int, time_ns: int, data: bytes) -> tuple[int, int, bytes, int]:
+    """An entry as it stands in a file: packed, with a checksum of that."""
+    packed = pack(data)
+    return offset, time_ns, packed, checksum(offset, time_ns, packed)
 
 
 def is_damage(error: sqlite3.Error, path: Path) -> bool:
@@ -151,6 +157,17 @@ def open_file(path: Path, *, durable: bool) -> sqlite3.Connection:
     return db
 
 
+def finish_file(db: sqlite3.Connection) -> None:
+    """Close a file that is not written any more.
+
+    A reader may hold it open, and then SQLite does not move what stands in the write-ahead log when the
+    writer closes: that is done here, and given up at once where a reader is in the midst of it.
+    """
+    with closing(db), suppress(sqlite3.Error):  # all of it is safe where it stands
+        db.execute("PRAGMA busy_timeout = 0")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def _create(path: Path) -> None:
     """Make an empty file whole, then give it its name: a file without a table is a damaged one."""
     aside = path.with_suffix(_NEW)
@@ -173,7 +190,7 @@ def write_plain_file(path: Path, rows: Iterable[Row], times_thinned: int) -> Non
         db.execute("PRAGMA synchronous = OFF")
         db.execute(_SCHEMA)
         db.execute("BEGIN")
-        db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", ((*row, checksum(*row)) for row in rows))
+        db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", (stored_row(*row) for row in rows))
         db.execute(f"PRAGMA user_version = {times_thinned:d}")
         db.execute("COMMIT")
     sync_directory(path)
@@ -213,10 +230,29 @@ def sync_file(path: Path) -> None:
     sync_directory(path.parent)
 
 
+def connected(path: Path) -> sqlite3.Connection:
+    """A connection for reading a file that may be written meanwhile. Raises sqlite3.Error."""
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30, check_same_thread=False)
+    db.text_factory = bytes
+    return db
+
+
 def rows_of(path: Path, after: int, limit: int = _ALL) -> Iterator[Row]:
+    """A file's committed entries after an offset; as `entries_of`."""
+    with closing(connected(path)) as db:
+        yield from entries_of(db, path, after, limit)
+
+
+def entries_of(db: sqlite3.Connection, path: Path, after: int, limit: int = _ALL) -> Iterator[Row]:
     """A file's committed entries after an offset, ascending, each checked.
 
     A thinned file has no rows for records of which nothing is left: they are given as what they are.
+
+    Args:
+        db: made by `connected`.
+        path: the file.
+        after: the offset.
+        limit: the most to be given; all by default.
 
     Raises:
         sqlite3.Error: the file cannot be read; of `is_damage` where its content is broken: the entries
@@ -225,26 +261,25 @@ def rows_of(path: Path, after: int, limit: int = _ALL) -> Iterator[Row]:
     query = "SELECT * FROM entries WHERE offset > ? ORDER BY offset LIMIT ?"
     before = after
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as db:
-            db.text_factory = bytes
-            # A file that is just being made has no table yet, and so no entry.
-            if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entries'").fetchone():
-                return
-            thinned = thinned_times(db) > 0
-            # A reader that comes from the file before asks with an offset far below this one's first.
-            before = max(after, first_offset(path) - 1) if thinned else after
-            upto = before + limit if limit != _ALL else 2**63 - 1
-            for offset, time_ns, data, *crc in db.execute(query, (after, limit)):
-                # Files of the first versions have no checksums.
-                if offset <= before or (crc and crc[0] != checksum(offset, time_ns, data)):
-                    raise _Torn(f"the entry after offset {before} is not what was written")
-                if thinned:
-                    for empty in range(before + 1, min(offset, upto + 1)):
-                        yield empty, time_ns, NOTHING_LEFT
-                    if offset > upto:
-                        return
-                before = offset
-                yield offset, time_ns, data
+        # A file that is just being made has no table yet, and so no entry.
+        if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'entries'").fetchone():
+            return
+        thinned = thinned_times(db) > 0
+        # A reader that comes from the file before asks with an offset far below this one's first.
+        before = max(after, first_offset(path) - 1) if thinned else after
+        upto = before + limit if limit != _ALL else 2**63 - 1
+        for offset, time_ns, data, *crc in db.execute(query, (after, limit)):
+            # Files of the first versions have no checksums.
+            if offset <= before or (crc and crc[0] != checksum(offset, time_ns, data)):
+                raise _Torn(f"the entry after offset {before} is not what was written")
+            entry = unpack(data)
+            if thinned:
+                for empty in range(before + 1, min(offset, upto + 1)):
+                    yield empty, time_ns, NOTHING_LEFT
+                if offset > upto:
+                    return
+            before = offset
+            yield offset, time_ns, entry
     except (TypeError, ValueError) as error:  # a column of another type, or a name that is no text
         raise _Torn(f"the entry after offset {before} is not what was written") from error
 
@@ -273,51 +308,3 @@ def newest_of(directory: Path) -> tuple[int, bytes] | None:
         except (sqlite3.Error, StopIteration):
             continue
     return None
-
-
-def read_entries(directory: Path, after: int, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """Committed entries after an offset, ascending, also while another process appends.
-
-    Entries that are gone are passed over, so offsets may jump: files that were trimmed meanwhile, and what
-    stands behind a damaged place of a file, which a warning names once.
-
-    Raises:
-        LogError: a file cannot be read for another reason than its content.
-    """
-    files = log_files(directory)
-    left = limit
-    for position, path in enumerate(files):
-        following = files[position + 1] if position + 1 < len(files) else None
-        if following is not None and first_offset(following) <= after + 1:
-            continue
-        for offset, data in _read_file(path, after, left, following):
-            yield offset, data
-            if left is not None:
-                left -= 1
-        if left is not None and left <= 0:
-            return
-
-
-def _read_file(
-    path: Path, after: int, limit: int | None, following: Path | None
-) -> Iterator[tuple[int, bytes]]:
-    reached = max(after, first_offset(path) - 1)
-    try:
-        for offset, _, data in rows_of(path, after, _ALL if limit is None else limit):
-            yield offset, data
-            reached = offset
-    except sqlite3.Error as error:
-        if not path.exists():
-            return
-        if not is_damage(error, path):
-            raise LogError(f"the log file {path} cannot be read: {in_words(error, path.parent)}") from error
-        if path not in _reported:
-            _reported.add(path)
-            upto = "its end" if following is None else f"{first_offset(following) - 1}"
-            _log.error(
-                "the log file %s is damaged (%s): entries from offset %d to %s are gone; going on",
-                path,
-                error,
-                reached + 1,
-                upto,
-            )

@@ -19,18 +19,19 @@ from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 from twinloop.errors import LogError, LogGap
 from twinloop.log.files import (
-    checksum,
+    finish_file,
     first_offset,
     in_words,
     newest_of,
     offset_path,
     open_file,
-    read_entries,
     size_of,
+    stored_row,
     sync_file,
 )
 from twinloop.log.log import LogStats, Overflow
 from twinloop.log.opening import Closed, open_log
+from twinloop.log.reader import read_entries
 from twinloop.log.shelf import Current, Limits, Shelf
 from twinloop.log.tail import Tail
 
@@ -40,6 +41,7 @@ _log = logging.getLogger("twinloop.log")
 
 _READ_BYTES: Final = 8 << 20
 _GROUP: Final = 2000
+_ROW_BYTES: Final = 16
 _T = TypeVar("_T")
 _Arguments = TypeVarTuple("_Arguments")
 
@@ -141,8 +143,8 @@ class LocalLog:
                 await self._gather()
                 await self._make_room()
                 group = self._next_group()
-                await self._on_thread(self._commit, self._next, group)
-                await self._publish(group)
+                stored = await self._on_thread(self._commit, self._next, group)
+                await self._publish(group, stored)
                 if self._shelf.current.size >= self._file_bytes:
                     await self._begin_file()
                 await self._trim()
@@ -178,10 +180,10 @@ class LocalLog:
             size += len(group[-1].data)
         return group
 
-    def _commit(self, first: int, group: list[_Pending]) -> None:
+    def _commit(self, first: int, group: list[_Pending]) -> int:
+        """Write entries; how many bytes they take in the file."""
         rows = [
-            (offset, pending.time_ns, pending.data, checksum(offset, pending.time_ns, pending.data))
-            for offset, pending in enumerate(group, first)
+            stored_row(offset, pending.time_ns, pending.data) for offset, pending in enumerate(group, first)
         ]
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -191,8 +193,9 @@ class LocalLog:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        return sum(len(row[2]) + _ROW_BYTES for row in rows)
 
-    async def _publish(self, group: list[_Pending]) -> None:
+    async def _publish(self, group: list[_Pending], stored: int) -> None:
         first = self._next
         self._next = first + len(group)
         self._durable_last = self._next - 1
@@ -200,9 +203,9 @@ class LocalLog:
         self._commits += 1
         current = self._shelf.current
         current.is_empty = False
+        current.size += stored
         for offset, pending in enumerate(group, first):
             self._tail.add(offset, pending.data)
-            current.size += len(pending.data) + 16
             current.newest_ns = max(current.newest_ns, pending.time_ns)
             if not pending.done.done():
                 pending.done.set_result(offset)
@@ -228,7 +231,7 @@ class LocalLog:
         """Close the full file, whole on the disk, before the next exists; a reader's hold delays nothing."""
         if not self._durable:
             sync_file(self._shelf.current.path)
-        self._db.close()
+        finish_file(self._db)
         return open_file(following, durable=self._durable)
 
     async def _trim(self) -> None:
@@ -355,4 +358,4 @@ class LocalLog:
         self._thread.shutdown(wait=True)
         if not self._durable:
             sync_file(self._shelf.current.path)
-        self._db.close()
+        finish_file(self._db)

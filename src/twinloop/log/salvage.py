@@ -16,12 +16,12 @@ from twinloop.durable import sync_directory
 from twinloop.log.files import (
     SUFFIX,
     Row,
-    checksum,
     is_damage,
     open_file,
     remove_file,
     rows_of,
     sound_rows,
+    stored_row,
 )
 
 __all__ = ["Survey", "finish_salvage", "salvage", "survey"]
@@ -121,7 +121,7 @@ def finish_salvage(directory: Path) -> None:
 
 def _insert(db: sqlite3.Connection, rows: list[Row]) -> None:
     db.execute("BEGIN")
-    db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", [(*row, checksum(*row)) for row in rows])
+    db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", [stored_row(*row) for row in rows])
     db.execute("COMMIT")
 
 

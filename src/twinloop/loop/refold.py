@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from twinloop.log.archive import read_archive
-from twinloop.log.files import read_entries
 from twinloop.log.log import Log
+from twinloop.log.reader import read_entries
 from twinloop.loop.deliver import StoreReader
 from twinloop.loop.digest import OutputChain
 from twinloop.loop.fold import Fold

@@ -53,6 +53,7 @@ class Latest:
     def __init__(self, names: Sequence[str]) -> None:
         self._index = {name: index for index, name in enumerate(names) if name}
         self._rows = SAMPLE_SCHEMA.empty_table()
+        self._shown: pa.Table | None = None
         size = len(names)
         self._heard = np.full(size, -1, np.int64)
         self._stale = np.full(size, GOOD, np.uint32)
@@ -68,10 +69,10 @@ class Latest:
         """Take up rows as a segment has them."""
         if not len(rows):
             return
+        self._shown = None
         tag = rows["tag"].to_numpy()
         self._make_room(int(tag.max()) + 1)
-        heard = self._arrives_now(rows)
-        np.maximum.at(self._heard, tag[heard], rows["offset"].to_numpy()[heard])
+        self._hear(rows, tag)
         back = (rows["reasons"].to_numpy() & np.uint32(Reason.CLOCK_BACK)) != 0
         if back.any():
             rows = self._begin_anew(rows, back)
@@ -82,6 +83,18 @@ class Latest:
         order = np.lexsort((-offset, time, tag))
         newest = order[np.append(tag[order][1:] != tag[order][:-1], True)]
         self._rows = both.take(pa.array(newest)).combine_chunks()
+
+    def _hear(self, rows: pa.Table, tag: npt.NDArray[np.int32]) -> None:
+        """Take down the newest offset at which each tag is heard, of rows sorted by tag."""
+        offset = rows["offset"].to_numpy()
+        if (rows["reasons"].to_numpy() & np.uint32(Reason.LATE)).any():
+            heard = self._arrives_now(rows)
+            tag, offset = tag[heard], offset[heard]
+        if not len(tag):
+            return
+        first = np.flatnonzero(np.append(True, tag[1:] != tag[:-1]))
+        heard_now, there = np.maximum.reduceat(offset, first), tag[first]
+        self._heard[there] = np.maximum(self._heard[there], heard_now)
 
     def _arrives_now(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
         """Which rows say that their tag is heard: a late one only if it arrived after those in order."""
@@ -113,6 +126,7 @@ class Latest:
             index = self._index.get(event["subject"])
             if index is None or event["offset"] < self._stale_offset[index]:
                 continue
+            self._shown = None
             self._stale[index] = stale_status(event["after"], event["why"])
             self._stale_offset[index] = event["offset"]
 
@@ -121,7 +135,12 @@ class Latest:
         return self._rows
 
     def rows(self) -> pa.Table:
-        """The same with a silent tag's status lowered, reason STALE."""
+        """The same with a silent tag's status lowered, reason STALE; the same table until it has changed."""
+        if self._shown is None:
+            self._shown = self._lowered()
+        return self._shown
+
+    def _lowered(self) -> pa.Table:
         tag = self._rows["tag"].to_numpy()
         silent = self._stale_offset[tag] > self._heard[tag]
         stale = np.where(silent, self._stale[tag], np.uint32(GOOD)).astype(np.uint32)
@@ -149,6 +168,7 @@ class Latest:
             OSError, ValueError, pa.ArrowException: there is none, or it cannot be read.
         """
         table = read_durable(path, LATEST_SCHEMA)
+        self._shown = None
         self._rows = table.select(SAMPLE_SCHEMA.names).combine_chunks()
         tag = self._rows["tag"].to_numpy()
         self._make_room(int(tag.max(initial=-1)) + 1)

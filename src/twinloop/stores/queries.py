@@ -43,6 +43,7 @@ from twinloop.stores.windows import WINDOW_COLUMNS, TagParts
 
 __all__ = ["LocalQueries"]
 
+_TEXT: Final = pa.string()
 POINT_COLUMNS: Final = ["tag", "time", "value", "offset"]
 RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
 
@@ -54,6 +55,15 @@ class _Known:
     upto: int
     covered: int
     latest: Latest
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """The newest rows as they are kept and as they are answered, and where each tag's is."""
+
+    rows: pa.Table
+    position: npt.NDArray[np.int64]
+    named: pa.Table
 
 
 class LocalQueries:
@@ -68,6 +78,7 @@ class LocalQueries:
         active: by index, whether `latest` of all tags shows it; all by default.
         ahead: where the newest values are kept while the store lags; None for nowhere.
         settled: of a table of dead letters, which are none any more; none by default.
+        release: called by `close`, for what `unsealed` holds open.
     """
 
     def __init__(
@@ -80,8 +91,10 @@ class LocalQueries:
         active: Sequence[bool] | None = None,
         ahead: Path | None = None,
         settled: Callable[[pa.Table], npt.NDArray[np.bool_]] | None = None,
+        release: Callable[[], None] | None = None,
     ) -> None:
         self._settled = settled
+        self._release = release
         self._directory = directory
         self._names = list(names)
         self._units = list(units)
@@ -92,6 +105,8 @@ class LocalQueries:
         self._shown = np.array(sorted(shown, key=self._names.__getitem__), np.int64)
         self._lock = threading.Lock()
         self._known: _Known | None = None
+        self._shape: _Shape | None = None
+        self._name_column, self._unit_column = pa.array(self._names, _TEXT), pa.array(self._units, _TEXT)
         self._asker = Asker(directory, unsealed)
 
     def latest(self, tags: Sequence[str]) -> pa.Table:
@@ -103,16 +118,22 @@ class LocalQueries:
         Raises:
             QueryError: a tag is not known.
         """
-        asked = [self._tag(name) for name in tags]
-
+        known = self._index
+        asked = [known[name] if name in known else self._tag(name) for name in dict.fromkeys(tags)]
         with self._lock:
-            rows = self._newest().rows()
-        tag = rows["tag"].to_numpy()
-        position = np.full(max(len(self._names), int(tag.max(initial=-1)) + 1), -1, np.int64)
-        position[tag] = np.arange(len(tag))
-        wanted = np.array(list(dict.fromkeys(asked)), np.int64) if tags else self._shown
-        picked = position[wanted]
-        return self._named(rows.take(pa.array(picked[picked >= 0])))
+            shape = self._shaped(self._newest().rows())
+        picked = shape.position[np.array(asked, np.int64) if tags else self._shown]
+        return shape.named.take(pa.array(picked[picked >= 0]))
+
+    def _shaped(self, rows: pa.Table) -> _Shape:
+        """The newest rows as they are answered, made once as long as they are the same."""
+        if self._shape is None or self._shape.rows is not rows:
+            tag = rows["tag"].to_numpy()
+            position = np.full(max(len(self._names), int(tag.max(initial=-1)) + 1), -1, np.int64)
+            position[tag] = np.arange(len(tag))
+            known = rows.filter(pa.array(tag < len(self._names)))
+            self._shape = _Shape(rows, position, self._named(known))
+        return self._shape
 
     def range(self, tag: str, start: int | None, end: int | None, *, most: int | None = None) -> pa.Table:
         """Every sample received of a tag in [start, end), one row each, ascending time, by `RANGE_SCHEMA`.
@@ -289,9 +310,11 @@ class LocalQueries:
         return sorted({name.partition(".")[0] for name in self._names if name})
 
     def close(self) -> None:
-        """Let go of the memory held."""
-        self._known = None
+        """Let go of the memory held, and of files."""
+        self._known = self._shape = None
         self._asker.clear()
+        if self._release is not None:
+            self._release()
 
     def _picked(
         self,
@@ -421,8 +444,8 @@ class LocalQueries:
         """Rows with names and units in place of indices, by `RANGE_SCHEMA`."""
         tag = pa.array(rows["tag"].to_numpy())
         made = {
-            "tag": pa.array(self._names, pa.string()).take(tag),
-            "unit": pa.array(self._units, pa.string()).take(tag),
+            "tag": self._name_column.take(tag),
+            "unit": self._unit_column.take(tag),
             "time": rows["time"].cast(pa.timestamp("ns", tz="UTC")),
             "estimate_std": rows["estimate_std"].cast(pa.float64()),
         }

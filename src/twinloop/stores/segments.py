@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +19,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from twinloop.folders import names_in
 from twinloop.stores.rows import KINDS, SCHEMAS
 from twinloop.stores.writing import WholeFile
 
@@ -35,8 +35,6 @@ __all__ = [
 
 DAMAGED: Final = ".damaged"
 _NAME: Final = re.compile(rf"({'|'.join(KINDS)})-(\d{{16}})-(\d{{16}})\.parquet")
-_LISTINGS: Final = 50
-_SETTLED_NS: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -95,35 +93,7 @@ def list_segments(directory: Path, ignore: Iterable[Segment] = ()) -> Listing:
     readings in a row are: whatever stood there between them was seen. A directory that has not changed since
     it was read is not read again.
     """
-    return _listing(directory, _names_in(directory), frozenset(ignore))
-
-
-_seen: dict[Path, tuple[int, frozenset[str]]] = {}
-"""Of each directory when it had changed last, and the names in it."""
-
-
-def _names_in(directory: Path) -> frozenset[str]:
-    changed = _changed(directory)
-    known = _seen.get(directory)
-    if known is not None and known[0] == changed:
-        return known[1]
-    names = _names(directory)
-    for _ in range(_LISTINGS):
-        again = _names(directory)
-        if names == again:
-            break
-        names = again
-    # Times of a file system come in steps: a change just after the last one might have the same.
-    if changed == _changed(directory) and time.time_ns() - changed > _SETTLED_NS:
-        _seen[directory] = changed, names
-    return names
-
-
-def _changed(directory: Path) -> int:
-    try:
-        return os.stat(directory).st_mtime_ns  # noqa: PTH116 - see `Segment.file`
-    except FileNotFoundError:
-        return -1
+    return _listing(directory, names_in(directory), frozenset(ignore))
 
 
 @lru_cache(maxsize=16)
@@ -150,13 +120,6 @@ def _outermost(segments: list[Segment]) -> list[Segment]:
     return live
 
 
-def _names(directory: Path) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(directory))  # noqa: PTH208 - names only, no Path for each
-    except FileNotFoundError:
-        return frozenset()
-
-
 def _parse(directory: Path, name: str) -> Segment | None:
     match = _NAME.fullmatch(name)
     return Segment(int(match[2]), int(match[3]), match[1], directory) if match else None
@@ -168,14 +131,14 @@ def write_segment(segment: Segment, table: pa.Table, *, level: int = 0, **marks:
     Raises:
         OSError: the disk would not take it; what was written aside is removed.
     """
-    with open_segment(segment) as file:
+    with open_segment(segment, level) as file:
         file.add(table)
         file.place(footer_of(segment, level, **marks))
 
 
-def open_segment(segment: Segment) -> WholeFile:
+def open_segment(segment: Segment, level: int) -> WholeFile:
     """A segment to be written in parts; `place` it with `footer_of`. Raises OSError."""
-    return WholeFile(segment.path, segment.kind, SCHEMAS[segment.kind])
+    return WholeFile(segment.path, segment.kind, SCHEMAS[segment.kind], fresh=level == 0)
 
 
 def footer_of(segment: Segment, level: int, *, lost: bool = False, gone: bool = False) -> dict[str, Any]:

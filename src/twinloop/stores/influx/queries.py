@@ -59,7 +59,7 @@ class InfluxQueries(LocalQueries):
         ConfigError: the extra is not installed, or a certificate cannot be used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what `LocalQueries` takes, and the server
         self,
         options: InfluxOptions,
         directory: Path,
@@ -70,8 +70,10 @@ class InfluxQueries(LocalQueries):
         active: Sequence[bool] | None = None,
         ahead: Path | None = None,
         settled: Callable[[pa.Table], npt.NDArray[np.bool_]] | None = None,
+        release: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(directory, names, units, unsealed, active=active, ahead=ahead, settled=settled)
+        more: dict[str, Any] = {"active": active, "ahead": ahead, "settled": settled, "release": release}
+        super().__init__(directory, names, units, unsealed, **more)
         self._client = Client(options)
         self._options = options
         self._names_there = [encoded(name) for name in names]
