@@ -14,8 +14,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from support.outputs import NAMES, SECOND, T0, UNITS, OutputLog, samples
+from support.twin import eventually
 from twinloop.status import BAD, GOOD, UNCERTAIN
-from twinloop.stores import merging
+from twinloop.stores import local, merging
 from twinloop.stores.footers import brief, footer
 from twinloop.stores.local import LocalStore
 from twinloop.stores.minutes import MINUTE_NS, contested, parts_of, starts_of, windows_of
@@ -188,17 +189,51 @@ def test_merges_in_the_background_hold_up_no_write_and_are_given_up_on_closing(
     assert len(LocalQueries(tmp_path, NAMES, UNITS, lambda _after: []).range(TAG, None, None)) == 20
 
 
-def test_what_was_left_unmerged_is_merged_though_newer_segments_stand_behind_it(tmp_path: Path) -> None:
+def test_what_was_left_unmerged_is_merged_though_newer_segments_stand_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Merges in the background lag; then there are always some small segments at the end."""
     log = OutputLog([samples(at, (0, at, float(at))) for at in range(70)])
     store = LocalStore(tmp_path, NAMES)
-    store._merger.wake = lambda: None  # type: ignore[method-assign]
+    monkeypatch.setattr(merging.Merger, "wake", lambda *_, **__: None)
     for entry in log.entries:
         store.write([entry])
         store.seal()
     while chosen := merging.choose(tmp_path):
         merging.merge(tmp_path, chosen)
     assert [brief(each).level for each in list_segments(tmp_path).of("samples")] == [2, 0, 0, 0, 0, 0, 0]
+
+
+def test_what_is_far_behind_is_merged_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight by eight, the same rows would be written twice."""
+    log = OutputLog([samples(at, (0, at, float(at))) for at in range(64)])
+    store = LocalStore(tmp_path, NAMES)
+    monkeypatch.setattr(merging.Merger, "wake", lambda *_, **__: None)
+    for entry in log.entries:
+        store.write([entry])
+        store.seal()
+        if entry[0] == 62:
+            assert not merging.choose(tmp_path, merging.MERGE_WIDTH), "in a flood it waits for more"
+    merging.merge(tmp_path, merging.choose(tmp_path, merging.MERGE_WIDTH))
+    [merged] = list_segments(tmp_path).of("samples")
+    assert brief(merged).level == 2
+    queries = LocalQueries(tmp_path, NAMES, UNITS, lambda _after: [])
+    assert queries.range(TAG, None, None)["value"].to_pylist() == [float(at) for at in range(64)]
+
+
+def test_merges_wait_while_there_is_a_flood_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "SEAL_ENTRIES", 1)
+    monkeypatch.setattr(merging, "FLOOD_S", 0.2)
+    log = OutputLog([samples(at, (0, at, float(at))) for at in range(20)])
+    store = LocalStore(tmp_path, NAMES, background=True)
+    for entry in log.entries:
+        store.write([entry])
+        assert store.covered == entry[0], "sealed because it was much"
+    eventually(lambda: store.stats.merges, lambda merges: merges > 0)
+    store.close()
+    assert len(list_segments(tmp_path).of("samples")) < 8
 
 
 @given(st.lists(st.integers(1, 3 * LARGEST_GROUP), max_size=12))

@@ -169,7 +169,7 @@ class LocalStore:
         """
         if not self._pending:
             return
-        first, last = self._covered + 1, self._pending[-1][0]
+        first, last, flooded = self._covered + 1, self._pending[-1][0], self._is_full()
         made = tables(self._pending)
         made["minutes"] = parts_of(made["samples"])
         try:
@@ -188,7 +188,7 @@ class LocalStore:
         self._pending_rows = 0
         self._pending_bytes = 0
         self._seals += 1
-        self._after_seal()
+        self._after_seal(flooded=flooded)
         del made
         give_back()
 
@@ -223,7 +223,7 @@ class LocalStore:
             self._latest_upto = last
         self._latest.save(latest_path(self._directory, last))
 
-    def _after_seal(self) -> None:
+    def _after_seal(self, *, flooded: bool) -> None:
         """Remove what merges left: readers had a seal's time to let go of it. Then merge what is many."""
         before = self._listing
         try:
@@ -236,7 +236,7 @@ class LocalStore:
             self._failures += 1
             logger.warning("%s: leftovers of merges stay for now: %s", self._directory, error)
             return
-        self._merger.wake()
+        self._merger.wake(flooded=flooded)
         self._listing = list_segments(self._directory)
 
     def _set_aside(self, segment: Segment) -> None:

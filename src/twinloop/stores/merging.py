@@ -40,6 +40,10 @@ __all__ = ["Merger", "choose", "make_minutes", "merge"]
 _log = logging.getLogger("twinloop.store")
 
 MERGE_COUNT: Final = 8
+MERGE_WIDTH: Final = 64
+"""The most at once. What is behind catches up in one step: a row merged eight by eight is written twice."""
+FLOOD_S: Final = 10.0
+"""So long after the last seal for size alone a flood is over."""
 MERGE_ROWS: Final = 1 << 27
 """A segment of half as many is left alone."""
 MERGE_SPAN_MS: Final = 26 * 3_600_000
@@ -75,15 +79,20 @@ class Merger:
         self._background = background
         self._thread: threading.Thread | None = None
         self._wanted = threading.Event()
+        self._flooded = False
         self._closing = False
         self._fails = False
         self.merges = self.failures = 0
 
-    def wake(self) -> None:
-        """There may be something to merge."""
+    def wake(self, *, flooded: bool = False) -> None:
+        """There may be something to merge; in a flood it waits until that is over, or very much.
+
+        A flood has better use for the time, and what gathers meanwhile is merged in fewer steps.
+        """
         if not self._background:
-            self._work()
+            self._work(MERGE_COUNT)
             return
+        self._flooded = flooded
         self._wanted.set()
         if self._thread is None and not self._closing:
             self._thread = threading.Thread(target=self._run, name="merge", daemon=True)
@@ -99,13 +108,14 @@ class Merger:
     def _run(self) -> None:
         _lower_priority()
         while not self._closing:
-            self._wanted.wait()
+            if not self._wanted.wait(FLOOD_S if self._flooded else None):
+                self._flooded = False
             self._wanted.clear()
-            self._work()
+            self._work(MERGE_WIDTH if self._flooded else MERGE_COUNT)
 
-    def _work(self) -> None:
+    def _work(self, least: int) -> None:
         try:
-            while not self._closing and self._step():
+            while not self._closing and self._step(least):
                 pass
         except Abandoned:
             return
@@ -117,11 +127,11 @@ class Merger:
         else:
             self._fails = False
 
-    def _step(self) -> bool:
+    def _step(self, least: int) -> bool:
         """Let go of what is old and merge what is many, once; whether there may be more to do."""
         try:
             self._let_go()
-            chosen = choose(self._directory)
+            chosen = choose(self._directory, least)
             if chosen:
                 merge(self._directory, chosen, lambda: self._closing)
                 self.merges += 1
@@ -150,13 +160,18 @@ def _lower_priority() -> None:
         return
 
 
-def choose(directory: Path) -> list[Segment]:
-    """Neighbours of one level, oldest first, once they are worth merging; the newest of those there are."""
+def choose(directory: Path, least: int | None = None) -> list[Segment]:
+    """Neighbours of one level, oldest first, once they are worth merging; the newest of those there are.
+
+    Args:
+        directory: the store's.
+        least: how many are; `MERGE_COUNT` by default.
+    """
     for run in reversed(_runs(list_segments(directory).of("samples"))):
-        if len(run) < MERGE_COUNT and _fits(run):
+        if len(run) < (least or MERGE_COUNT) and _fits(run):
             continue
         chosen: list[Segment] = []
-        for segment in run[:MERGE_COUNT]:
+        for segment in run[:MERGE_WIDTH]:
             if chosen and not _fits([*chosen, segment]):
                 break
             chosen.append(segment)
@@ -213,7 +228,7 @@ def merge(directory: Path, chosen: list[Segment], given_up: Callable[[], bool] =
         OSError: the disk would not take it, or would not give it.
     """
     first, last = chosen[0].first, chosen[-1].last
-    level = _brief(chosen[0]).level + 1
+    level = _brief(chosen[0]).level + (2 if len(chosen) >= MERGE_COUNT**2 else 1)
     listing = list_segments(directory)
     for kind in _BESIDE:
         parts = [each for each in listing.of(kind) if first <= each.first and each.last <= last]
@@ -249,7 +264,7 @@ def _merge_samples(directory: Path, chosen: list[Segment], level: int, given_up:
     minutes = Segment(samples.first, samples.last, "minutes", directory)
     arrived = [said for each in chosen if (said := _brief(each).arrived)]
     meta = {"arrived": (arrived[0][0], arrived[-1][1]) if arrived else None}
-    with open_segment(samples) as rows, open_segment(minutes) as rollups:
+    with open_segment(samples, level) as rows, open_segment(minutes, level) as rollups:
         for low, high in _portions(chosen):
             if given_up():
                 raise Abandoned
@@ -263,10 +278,11 @@ def _merge_samples(directory: Path, chosen: list[Segment], level: int, given_up:
 def make_minutes(samples: Segment) -> None:
     """The minutes of a segment of samples, some tags at a time. Raises as `merge`."""
     minutes = Segment(samples.first, samples.last, "minutes", samples.directory)
-    with open_segment(minutes) as rollups:
+    level = _brief(samples).level
+    with open_segment(minutes, level) as rollups:
         for low, high in _portions([samples]):
             rollups.add(parts_of(_tags(samples, low, high)))
-        rollups.place(footer_of(minutes, _brief(samples).level))
+        rollups.place(footer_of(minutes, level))
 
 
 def _portions(segments: list[Segment]) -> Iterator[tuple[int, int]]:

@@ -65,7 +65,10 @@ def parts_of(rows: pa.Table, every_ns: int = MINUTE_NS) -> pa.Table:
 def starts_of(time: I64, every_ns: int) -> I64:
     """Starts of the windows that times lie in; of the first of all, which is cut, the first time there is."""
     into = time % every_ns
-    starts: I64 = np.where(time < _FIRST + into, _FIRST, time - into)
+    starts = time - into
+    cut = time < _FIRST + every_ns
+    if cut.any():
+        starts[cut] = np.where(time[cut] < _FIRST + into[cut], _FIRST, starts[cut])
     return starts
 
 
@@ -79,23 +82,33 @@ def _figures(name: str, value: F64, used: Mask, begins: I64) -> dict[str, npt.ND
     """Number, mean, its rest, lowest and highest of the values used; NaN where there are none."""
     number = np.add.reduceat(used.astype(np.int32), begins)
     none = number == 0
-    upper, lower = _split(np.where(used, value, 0.0))
-    upper, lower = np.add.reduceat(upper, begins), np.add.reduceat(lower, begins)
+    if none.all():  # of most plants nothing is Uncertain, and what follows takes its time
+        nothing = np.full(len(begins), np.nan)
+        return {f"{name}_n": number} | {f"{name}_{key}": nothing for key in ("min", "max", "mean", "rest")}
+    low, high = value, value
+    if not used.all():
+        low, high = np.where(used, value, np.inf), np.where(used, value, -np.inf)
+        value = np.where(used, value, 0.0)
+    upper, lower = (np.add.reduceat(half, begins, dtype=np.longdouble) for half in _halves(value))
     n = np.maximum(number, 1).astype(np.longdouble)
     mean = ((upper + lower) / n).astype(np.float64)
     mean_upper, mean_lower = _split(mean)
     rest = ((upper - n * mean_upper) + (lower - n * mean_lower)) / n
-    low = np.minimum.reduceat(np.where(used, value, np.inf), begins)
-    high = np.maximum.reduceat(np.where(used, value, -np.inf), begins)
+    low, high = np.minimum.reduceat(low, begins), np.maximum.reduceat(high, begins)
     figures = {"min": low, "max": high, "mean": mean, "rest": rest.astype(np.float64)}
     made = {f"{name}_{key}": np.where(none, np.nan, column) for key, column in figures.items()}
     return made | {f"{name}_n": number}
 
 
 def _split(values: F64) -> tuple[Wide, Wide]:
+    upper, lower = _halves(values)
+    return upper.astype(np.longdouble), lower.astype(np.longdouble)
+
+
+def _halves(values: F64) -> tuple[F64, F64]:
     """Values as two halves of 27 bits: a billion of like size add up in 64 bits without rounding."""
     upper = (np.ascontiguousarray(values).view(np.int64) & _UPPER).view(np.float64)
-    return upper.astype(np.longdouble), (values - upper).astype(np.longdouble)
+    return upper, values - upper
 
 
 def contested(parts: pa.Table) -> I64:

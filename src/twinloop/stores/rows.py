@@ -36,6 +36,10 @@ F64 = npt.NDArray[np.float64]
 ESTIMATE_BITS: Final = 14
 """An estimate is kept to 2**-14 of its own standard deviation; the rest of its digits are noise."""
 MILLISECOND_NS: Final = 1_000_000
+_DIGITS: Final = 52
+"""Bits of a float64 after its exponent."""
+_HALF: Final = 1 << (_DIGITS - 1)
+_SMALLEST: Final = float(np.finfo(np.float64).tiny)
 
 SAMPLE_SCHEMA: Final = pa.schema(
     [
@@ -214,7 +218,7 @@ def _sample_rows(entries: Sequence[Entry], batch_of: Callable[[Outputs], Batch],
 def _finite(column: F64, dtype: type[np.floating[Any]] = np.float64) -> pa.Array:
     """The column with null for NaN and for what no number can stand for."""
     with np.errstate(over="ignore"):
-        narrowed = column.astype(dtype)
+        narrowed = column.astype(dtype, copy=False)
     return pa.array(narrowed, mask=~np.isfinite(narrowed))
 
 
@@ -224,16 +228,13 @@ def _rounded(estimate: F64, std: F64) -> F64:
     The digits beyond mean nothing, and without them a column of estimates takes less room than as
     float32, which in turn would lose what matters of a large number (a counter at 1e9).
     """
-    known = np.isfinite(std) & (std > 0) & np.isfinite(estimate)
-    _, exponent = np.frexp(np.where(known, std, 1.0))
-    shift = ESTIMATE_BITS - exponent
-    # Beyond 2**52 quanta a float64 has no more digits to lose; near its largest, ldexp could overflow.
-    _, size = np.frexp(np.where(known, estimate, 0.0))
-    exact = ~known | (size + shift > 52) | (size > 1000)
-    shift = np.where(exact, 0, shift)
-    return np.where(
-        exact, estimate, np.ldexp(np.rint(np.ldexp(np.where(exact, 0.0, estimate), shift)), -shift)
-    )
+    # A float64 between 2**52 and 2**53 quanta has no digits below one: adding such a number rounds, to even,
+    # and taking it away again is exact. Its exponent is made of that of the standard deviation.
+    exponent = (std.view(np.int64) >> _DIGITS) + (_DIGITS - ESTIMATE_BITS + 1)
+    large = ((exponent << _DIGITS) | _HALF).view(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        known = (std >= _SMALLEST) & (3 * np.abs(estimate) < large)  # else it has no digits to lose
+        return np.where(known, (estimate + large) - large, estimate)
 
 
 def _samples(entries: Sequence[Entry], tag: int | None) -> pa.Table:

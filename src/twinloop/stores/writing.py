@@ -60,10 +60,12 @@ class WholeFile:
         path: where it goes.
         kind: a kind of segment, or `latest`; says how it is laid out.
         schema: of its rows.
+        fresh: it will be merged soon, and is packed quickly rather than well.
     """
 
-    def __init__(self, path: Path, kind: str, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, kind: str, schema: pa.Schema, *, fresh: bool = False) -> None:
         self._path = path
+        self._fresh = fresh
         self._kind = kind
         self._schema = schema
         self._aside = path.with_name(path.name + TEMPORARY)
@@ -122,8 +124,12 @@ class WholeFile:
     def _opened(self, part: pa.Table) -> pq.ParquetWriter:
         """The writer, laid out after the first part."""
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._file, self._schema, **_layout(part, self._kind))
+            self._writer = pq.ParquetWriter(self._file, self._schema, **self._layout(part))
         return self._writer
+
+    def _layout(self, part: pa.Table) -> dict[str, Any]:
+        layout = _layout(part, self._kind)
+        return layout | {"compression": "lz4"} if self._fresh else layout
 
     def __enter__(self) -> Self:
         return self
