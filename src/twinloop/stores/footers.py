@@ -112,15 +112,19 @@ def identity(segment: Segment) -> Identity:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def brief(segment: Segment) -> Brief:
+def brief(segment: Segment, known: Identity | None = None) -> Brief:
     """What a segment says of itself in brief, read once as long as the file is the same.
+
+    Args:
+        segment: the segment.
+        known: the file's identity of just now, where the caller has asked for it.
 
     Raises:
         FileNotFoundError: a merge has removed it since it was listed.
         DamagedError: its end cannot be read.
         OSError: the system would not let it be read.
     """
-    return _brief(segment, identity(segment))
+    return _brief(segment, known or identity(segment))
 
 
 @lru_cache(maxsize=65_536)
@@ -168,9 +172,9 @@ def forget(segments: Iterable[Segment]) -> None:
     _decoded.drop(lambda key: key[0] in gone)
 
 
-def footer(segment: Segment) -> Footer:
-    """The row groups of a segment, as long as they are remembered read once; raises as `brief`."""
-    key = (segment, identity(segment))
+def footer(segment: Segment, known: Identity | None = None) -> Footer:
+    """The row groups of a segment, as long as they are remembered read once; as `brief`."""
+    key = (segment, known or identity(segment))
     found = _kept.get(key)
     if found is None:
         metadata, texts = _read(segment)
@@ -245,12 +249,14 @@ def read_durable(path: Path, schema: pa.Schema) -> pa.Table:
     return table.select(schema.names)
 
 
-def recent_groups(segment: Segment, groups: list[int], columns: list[str]) -> pa.Table:
+def recent_groups(
+    segment: Segment, groups: list[int], columns: list[str], known: Identity | None = None
+) -> pa.Table:
     """As `read_groups`, and read once as long as it is remembered: a segment never changes.
 
     Trends and dashboards ask for the same hours of the same tags again and again.
     """
-    key = (segment, identity(segment), tuple(groups), tuple(columns))
+    key = (segment, known or identity(segment), tuple(groups), tuple(columns))
     found = _decoded.get(key)
     if found is None:
         # In one piece: a column in two would be put together by everyone who looks at it.

@@ -91,8 +91,8 @@ def meeting(listing: Listing, kind: str, low: int, high: int) -> list[Segment]:
     """Segments that may hold a row of [low, high)."""
     found = []
     for segment in listing.of(kind):
-        with _reading(segment):
-            if brief(segment).meets(low, high):
+        with _reading(segment) as known:
+            if brief(segment, known).meets(low, high):
                 found.append(segment)
     return found
 
@@ -107,11 +107,11 @@ class DamagedSegment(Exception):  # noqa: N818 - caught here, never seen by a ca
 
 
 @contextlib.contextmanager
-def _reading(segment: Segment) -> Iterator[None]:
-    """Tell a damaged segment from one that is gone."""
+def _reading(segment: Segment) -> Iterator[Identity]:
+    """Tell a damaged segment from one that is gone; gives the file's identity, to be asked for once."""
     known = identity(segment)
     try:
-        yield
+        yield known
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -122,9 +122,9 @@ def _reading(segment: Segment) -> Iterator[None]:
 
 def read_rows(segment: Segment, columns: list[str], tag: int, low: int, high: int) -> pa.Table:
     """The row groups of a segment that may hold a tag's rows of [low, high)."""
-    with _reading(segment):
-        groups = footer(segment).groups_with(tag, low, high)
-        return recent_groups(segment, groups, columns)
+    with _reading(segment) as known:
+        groups = footer(segment, known).groups_with(tag, low, high)
+        return recent_groups(segment, groups, columns, known)
 
 
 def read_parts(segment: Segment) -> Iterator[pa.Table]:
