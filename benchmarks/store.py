@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import os
 import resource
 import statistics
 import tempfile
@@ -47,6 +48,7 @@ NAMES = [f"R{tag}.temperature" for tag in range(TAGS)]
 LOOKS = 20
 UNDER_WAY = 4
 AT_ONCE = 40
+SETTLE_S = 3.0
 ROWS = (
     ("bytes a point", "bytes", 12.0),
     ("and in the output log, kept for 24 h", "log", None),
@@ -189,6 +191,8 @@ class Spans:
 
 def asked(seconds: int, peer: Asked, prefix: str = "") -> dict[str, float]:
     """The figures of a store that has so many seconds."""
+    os.sync()  # what the system still has to write of what was appended would be in the way
+    time.sleep(SETTLE_S)
     spans = Spans(seconds)
     rows = (spans.hour[1] - spans.hour[0]) // SECOND_NS
     minutes = (spans.day[1] - spans.day[0]) // (60 * SECOND_NS)
