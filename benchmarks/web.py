@@ -12,11 +12,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import queue
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,8 +32,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from websockets.sync.client import connect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -80,7 +80,11 @@ FRAMES: Final = """(seconds) => new Promise((done) => {
   };
   requestAnimationFrame(frame);
 })"""
-FIRST_VALUE: Final = r"""() => /\d[.,]\d+\s*(°C|degC)/.test(document.body?.innerText ?? "")"""
+FIRST_VALUE: Final = r"""() => {
+  const main = document.getElementById("main");
+  return Boolean(main?.checkVisibility()) && /\d[.,]\d+\s*(°C|degC)/.test(main.textContent);
+}"""
+OPENED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -194,21 +198,40 @@ def publish(port: int, load: Load) -> None:
         ended.set()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-    client.max_queued_messages_set(0)
-    client.connect("127.0.0.1", port)
-    client.loop_start()
+    broker = socket.create_connection(("127.0.0.1", port))
+    broker.sendall(packet(0x10, b"\x00\x04MQTT\x04\x02\x00\x00" + text(b"bench")))  # keeps alive for ever
+    broker.recv(4)
     names = tag_names(load)
-    topics = [f"bench/A{i % ASSETS}/{names[i // ASSETS]}" for i in range(load.tags)]
+    topics = [text(f"bench/A{i % ASSETS}/{names[i // ASSETS]}".encode()) for i in range(load.tags)]
     begin, sent, rate = time.monotonic(), 0, load.tags * load.hz
     while not ended.wait(0.01):
         stamp = time_text(time.time_ns())
         due = int((time.monotonic() - begin) * rate)
+        packets = []
         for number in range(sent, due):
-            value = 80 + (number % 7) + 0.5 * ((number * 2654435761) % 1000) / 1000
-            client.publish(topics[number % load.tags], f'{{"value": {value}, "timestamp": "{stamp}"}}', qos=0)
+            payload = f'{{"value": {reading(number, load):.3f}, "timestamp": "{stamp}"}}'.encode()
+            packets.append(packet(0x30, topics[number % load.tags] + payload))
+        broker.sendall(b"".join(packets))
         sent = due
-    client.disconnect()
+    broker.close()
+
+
+def packet(kind: int, body: bytes) -> bytes:
+    """An MQTT 3.1.1 packet of less than 16 kB; a client library would take half a core for so many."""
+    size = len(body)
+    return bytes([kind, size] if size < 128 else [kind, size % 128 | 128, size // 128]) + body
+
+
+def text(letters: bytes) -> bytes:
+    """A text as MQTT has it."""
+    return len(letters).to_bytes(2, "big") + letters
+
+
+def reading(number: int, load: Load) -> float:
+    """A temperature that goes up and down within ten minutes, with noise, each tag at another time."""
+    at = number // load.tags / load.hz
+    noise = (number * 2654435761) % 1000 / 1000 - 0.5
+    return 80 + 5 * math.sin(at / 95 + number % load.tags) + noise
 
 
 @contextmanager
@@ -341,16 +364,23 @@ def browser(twin: Twin, port: int, load: Load) -> None:
         return
     with sync_playwright() as play:
         made = play.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
-        page = made.new_page()
-        began = time.monotonic()
-        page.goto(f"http://127.0.0.1:{port}/", wait_until="commit")
-        try:
-            page.wait_for_function(FIRST_VALUE, timeout=30_000)
-        except TimeoutError:
-            print("browser: the page showed no value within 30 s")
-            made.close()
-            return
-        first_s = time.monotonic() - began
+        made.new_page().goto("about:blank")
+        time.sleep(2 * SETTLE_S)  # a browser that has just been started is busy with itself
+        first_s = []
+        for _ in range(OPENED):  # each time with an empty cache
+            page = made.new_context().new_page()
+            time.sleep(SETTLE_S)
+            began = time.monotonic()
+            page.goto(f"http://127.0.0.1:{port}/", wait_until="commit")
+            try:
+                page.wait_for_function(FIRST_VALUE, timeout=30_000)
+            except TimeoutError:
+                print("browser: the page showed no value within 30 s")
+                made.close()
+                return
+            first_s.append(time.monotonic() - began)
+            if len(first_s) < OPENED:
+                page.close()
         results: list[Told] = []
         watching = threading.Thread(target=lambda: results.append(twin.during(load.seconds)))
         watching.start()
@@ -361,7 +391,8 @@ def browser(twin: Twin, port: int, load: Load) -> None:
     share = 100 * results[0].cpu_s["web"] / results[0].seconds
     print(
         f"browser: {rate:.1f} frames/s, p99 {quantile(deltas, 0.99):.0f} ms between two, "
-        f"first value after {first_s:.2f} s; web thread {share:.2f} % of a core"
+        f"first value after {statistics.median(first_s):.2f} s ({min(first_s):.2f} to {max(first_s):.2f}); "
+        f"web thread {share:.2f} % of a core"
     )
 
 

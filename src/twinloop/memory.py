@@ -1,18 +1,36 @@
-"""Native memory given back to the system: what a large seal needed for a second is not kept for days."""
+"""Memory of a process that runs for months: little is kept, and little is looked at again."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pyarrow as pa
 
-__all__ = ["few_arenas", "give_back"]
+__all__ = ["few_arenas", "give_back", "settled"]
 
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 _ARENAS: Final = 2
 _LARGE_BYTES: Final = 256 << 10
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Within it the garbage collector does not look again at what was there on entering.
+
+    After the start of a twin these are a quarter of a million objects, most of libraries, and a look at all
+    of them stops every thread for a fraction of a second, again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def few_arenas() -> None:

@@ -176,7 +176,7 @@ class Samples(msgspec.Struct, frozen=True, tag="samples", omit_defaults=True):
         return max(left_out, int(self.unpack().arrival_time.max(initial=otherwise)))
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     """Bytes that could not become a sample, kept whole with where they came from and why.
 
     Attributes:
@@ -288,7 +288,7 @@ class ClockSet(msgspec.Struct, frozen=True, tag="clock_set"):
 Record = Samples | DeadLetters | Tick | Link | Alive | Loss | Started | ClockSet
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """Something a person may want to know, once.
 
     Attributes:
@@ -308,7 +308,7 @@ class Event(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-class Prediction(msgspec.Struct, frozen=True):
+class Prediction(msgspec.Struct, frozen=True, gc=False):
     """What the model says one output will be, beside what doing nothing would say.
 
     Attributes:
@@ -326,7 +326,7 @@ class Prediction(msgspec.Struct, frozen=True):
     persistence: float
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """One asset's twin at one tick.
 
     Attributes:

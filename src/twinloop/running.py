@@ -19,7 +19,7 @@ from twinloop.looking import Looking, Process, cycle_figures
 from twinloop.loop.metrics import Metrics, quantile
 from twinloop.loop.supervise import LinkPhase
 from twinloop.loop.sync import Loop
-from twinloop.memory import few_arenas
+from twinloop.memory import few_arenas, settled
 from twinloop.records import Event, EventKind, Outputs, Snapshot
 from twinloop.screen import AssetRow, Note, PlantView, TagRow
 from twinloop.web.serving import served
@@ -82,6 +82,7 @@ async def running(
         stop = asyncio.Event()
         task = asyncio.create_task(loop.run(stop), name="loop")
         twin.attach(task)
+        stack.enter_context(settled())
         try:
             yield twin
         finally:

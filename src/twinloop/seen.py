@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from twinloop.batch import NO_TIME, Batch
 from twinloop.records import Event, EventKind, Outputs, Snapshot
-from twinloop.status import BAD, GOOD, SEVERITY_SHIFT, Reason, Severity, StatusCode
+from twinloop.seen_kernel import take_in
+from twinloop.status import GOOD, SEVERITY_SHIFT, Reason, Severity, StatusCode
 from twinloop.stores.latest import stale_status
 from twinloop.web.look import Counts, TagsNow
 
@@ -31,8 +32,7 @@ _BITS: Final = 32
 _SILENT: Final = np.array(
     [GOOD, StatusCode.UNCERTAIN_LAST_USABLE_VALUE, StatusCode.BAD_NO_COMMUNICATION], np.uint32
 )
-_LATE: Final = np.uint32(Reason.LATE)
-_BACK: Final = np.uint32(Reason.CLOCK_BACK)
+_COLUMNS: Final = ("tag", "time", "arrival", "value", "estimate", "estimate_std", "status", "reasons")
 _STALE: Final = np.uint32(Reason.STALE)
 
 
@@ -69,6 +69,7 @@ class Seen:
         self._reasons = np.zeros((size, _BITS), np.int64)
         self._snapshots: dict[str, Snapshot] = {}
         self._events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
+        self._add_samples([Outputs(-1, 0, Batch.empty().buffers())])  # compiled before anybody waits for it
 
     def hear(self, outputs: Outputs) -> None:
         """Take outputs, in the order of the fold; on the loop's thread, and in next to no time."""
@@ -119,10 +120,12 @@ class Seen:
 
     def _copied(self) -> TagsNow:
         made = {name: getattr(self._now, name).copy() for name in TagsNow.__slots__}
-        silent = np.where(self._silent_at > self._heard, self._silent, np.uint32(GOOD))
-        lower = silent >> SEVERITY_SHIFT > made["status"] >> SEVERITY_SHIFT
-        made["status"] = np.where(lower, silent, made["status"])
-        made["reasons"] |= np.where(silent != GOOD, _STALE, np.uint32(0))
+        is_silent = self._silent_at > self._heard
+        if is_silent.any():
+            silent = np.where(is_silent, self._silent, np.uint32(GOOD))
+            lower = silent >> SEVERITY_SHIFT > made["status"] >> SEVERITY_SHIFT
+            made["status"] = np.where(lower, silent, made["status"])
+            made["reasons"] |= np.where(silent != GOOD, _STALE, np.uint32(0))
         for column in made.values():
             column.flags.writeable = False
         return TagsNow(**made)
@@ -155,7 +158,7 @@ class Seen:
             told = [outputs for outputs in gathered if outputs.events or outputs.snapshots]
             with_samples = [outputs for outputs in gathered if outputs.samples]
             if with_samples:
-                self._add_samples(with_samples, in_one=not told)
+                self._add_samples(with_samples)
             if with_samples or told:
                 self._shown = None
             for outputs in told:
@@ -164,68 +167,15 @@ class Seen:
                 for snapshot in outputs.snapshots:
                     self._snapshots[snapshot.asset] = snapshot
 
-    def _add_samples(self, gathered: Sequence[Outputs], *, in_one: bool) -> None:
-        """Rows of all outputs as one batch: columns lie one after the other, so their bytes are joined.
-
-        Args:
-            gathered: the outputs.
-            in_one: whether no event lies between them, so that they might have been one.
-        """
+    def _add_samples(self, gathered: Sequence[Outputs]) -> None:
+        """Rows of all outputs as one batch: columns lie one after the other, so their bytes are joined."""
         joined = [b"".join(parts) for parts in zip(*(outputs.samples for outputs in gathered), strict=True)]
         batch = Batch.from_buffers(joined)
-        sizes = [len(batch)] if in_one else [len(outputs.samples[0]) // 4 for outputs in gathered]
-        offsets = [outputs.covers for outputs in (gathered[-1:] if in_one else gathered)]
-        covers = np.repeat(np.array(offsets, np.int64), sizes)
-        self._count(batch)
-        late = (batch.reasons & _LATE) != 0
-        self._hear_of(batch, late, covers)
-        usable = ~late
-        back = (batch.reasons & _BACK) != 0
-        if back.any():
-            usable &= self._begin_anew(batch.tag, back)
-        newer = np.flatnonzero(usable & (batch.time > self._now.time[batch.tag]))
-        tag = batch.tag[newer]
-        # Samples that are not late ascend in time, and of several for one index NumPy's last one stays.
-        for name, column in (
-            ("time", batch.time),
-            ("arrival", batch.arrival),
-            ("value", batch.value),
-            ("estimate", batch.estimate),
-            ("std", batch.estimate_std),
-            ("status", batch.status),
-            ("reasons", batch.reasons),
-        ):
-            getattr(self._now, name)[tag] = column[newer]
-
-    def _count(self, batch: Batch) -> None:
-        severity = np.minimum(batch.status >> SEVERITY_SHIFT, BAD >> SEVERITY_SHIFT).astype(np.int64)
-        np.add.at(self._severities.reshape(-1), batch.tag * len(Severity) + severity, 1)
-        odd = np.flatnonzero(batch.reasons)
-        if not len(odd):
-            return
-        tag, reasons = batch.tag[odd], batch.reasons[odd]
-        there = int(np.bitwise_or.reduce(reasons))
-        for bit in range(there.bit_length()):
-            if there >> bit & 1:
-                np.add.at(self._reasons[:, bit], tag[(reasons >> np.uint32(bit) & np.uint32(1)) != 0], 1)
-
-    def _hear_of(self, batch: Batch, late: npt.NDArray[np.bool_], covers: npt.NDArray[np.int64]) -> None:
-        """Note which tags were heard; a late sample counts only if it arrived after those in order."""
-        heard = ~late
-        if late.any():
-            arrival = self._now.arrival.copy()
-            np.maximum.at(arrival, batch.tag[~late], batch.arrival[~late])
-            heard |= batch.arrival >= arrival[batch.tag]
-        np.maximum.at(self._heard, batch.tag[heard], covers[heard])
-
-    def _begin_anew(self, tag: npt.NDArray[Any], back: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Forget what was before a source's clock was set back; which rows were not."""
-        row = np.arange(len(tag))
-        since = np.full(len(self._heard), -1, np.int64)
-        np.maximum.at(since, tag[back], row[back])
-        self._now.time[tag[back]] = NO_TIME
-        kept: npt.NDArray[np.bool_] = row >= since[tag]
-        return kept
+        covers = np.array([outputs.covers for outputs in gathered], np.int64)
+        ends = np.cumsum([len(outputs.samples[0]) // 4 for outputs in gathered])
+        rows = tuple(getattr(batch, name) for name in _COLUMNS)
+        now = tuple(getattr(self._now, name) for name in TagsNow.__slots__)
+        take_in(rows, covers, ends, now, self._heard, self._severities, self._reasons)
 
     def _add_event(self, event: Event, covers: int) -> None:
         self._events.append(event)

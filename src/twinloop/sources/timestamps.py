@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, Literal
 
 import ciso8601
@@ -26,6 +27,13 @@ _LATEST: Final = 2**63 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 _FRACTION: Final = re.compile(r"[.,]([0-9]+)", re.ASCII)
+_USUAL: Final = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}):([0-5][0-9])"
+    r"(?:[.,]([0-9]{1,9})[0-9]*)?(?:Z|\+00:00)?",
+    re.ASCII,
+)
+_FAR_NS: Final = 9 * 10**18
+"""Where seconds more or less are no matter of clamping."""
 _SHORTEST_DATE: Final = len("20260101")
 _LONGEST: Final = 64
 _MICROSECONDS: Final = len("20260101T000000.000000")
@@ -54,7 +62,7 @@ def parse_timestamp(stamp: str | float, form: TimestampFormat = "auto") -> int:
     """
     if isinstance(stamp, str):
         if stamp[4:5] == "-" and len(stamp) <= _LONGEST and form in {"auto", "iso"}:
-            return _from_iso(stamp, stamp)  # the usual date, without a second look
+            return _from_usual(stamp)
         text = stamp.strip() if len(stamp) <= _LONGEST else ""
         if form == "iso" or (form == "auto" and not _NUMBER.fullmatch(text)):
             return _from_iso(text, stamp)
@@ -73,6 +81,27 @@ def _from_number(number: Decimal, form: TimestampFormat) -> int:
         raise PayloadError(DeadReason.BAD_TIMESTAMP, "the timestamp is too large a number to be a time")
     scale = _NS_PER.get(form) or next(scale for below, scale in _AUTO if size <= below)
     return _clamped(int(number * scale))
+
+
+def _from_usual(stamp: str) -> int:
+    """Most stamps are of the minute of the one before: it is looked up, and the seconds are added."""
+    usual = _USUAL.fullmatch(stamp)
+    if usual is None:
+        return _from_iso(stamp, stamp)
+    minute, second, fraction = usual.groups()
+    begins = _minute(minute)
+    if begins is None or abs(begins) > _FAR_NS:
+        return _from_iso(stamp, stamp)
+    return begins + int(second) * 10**9 + (int(fraction.ljust(9, "0")) if fraction else 0)
+
+
+@lru_cache(maxsize=256)
+def _minute(text: str) -> int | None:
+    """When a minute begins; None for no date."""
+    try:
+        return _from_iso(text, text)
+    except PayloadError:
+        return None
 
 
 def _from_iso(text: str, stamp: str) -> int:

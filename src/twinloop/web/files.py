@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,9 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from twinloop.web.bundle import bundled, modules_of
+
 __all__ = ["STATIC", "Files"]
 
 STATIC: Final = Path(__file__).parent / "static"
+BUNDLE: Final = "app.js"
+ENTRY: Final = "js/main.js"
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -46,6 +51,7 @@ class Files:
     def __init__(self, folder: Path = STATIC) -> None:
         self._folder = folder.resolve()
         self._known: dict[Path, _Known] = {}
+        self._modules: Sequence[Path] | None = None
 
     async def serve(self, request: Request) -> Response:
         """The file of a request's path; a folder's is its `index.html`.
@@ -53,15 +59,28 @@ class Files:
         Raises:
             HTTPException: there is none.
         """
-        path = self._path(request.path_params["path"])
+        name = request.path_params["path"]
+        path = self._folder / BUNDLE if name == BUNDLE else self._path(name)
         if path is None:
             raise HTTPException(404, "there is no such page")
-        known = self._read(path)
+        known = self._bundle(path) if name == BUNDLE else self._read(path)
         headers = {"ETag": known.tag, "Cache-Control": "no-cache"}
         if known.tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         kind = _TYPES.get(path.suffix, "text/plain; charset=utf-8")
         return Response(known.body, headers=headers, media_type=kind)
+
+    def _bundle(self, path: Path) -> _Known:
+        """The page's scripts as one, put together anew when one of them has changed."""
+        entry = self._folder / ENTRY
+        if self._modules is None or self._stamp() != self._known[path].stamp:
+            self._modules = modules_of(entry)
+            self._known[path] = _Known(self._stamp(), *_tagged(bundled(entry)))
+        return self._known[path]
+
+    def _stamp(self) -> tuple[int, int]:
+        stats = [path.stat() for path in self._modules or ()]
+        return max(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats)
 
     def _path(self, name: str) -> Path | None:
         try:
@@ -75,7 +94,10 @@ class Files:
         stamp = (stat.st_mtime_ns, stat.st_size)
         known = self._known.get(path)
         if known is None or known.stamp != stamp:
-            body = path.read_bytes()
-            # By content: the times of files in a wheel say nothing.
-            known = self._known[path] = _Known(stamp, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+            known = self._known[path] = _Known(stamp, *_tagged(path.read_bytes()))
         return known
+
+
+def _tagged(body: bytes) -> tuple[bytes, str]:
+    """Bytes and their tag, which is of the content: the times of files in a wheel say nothing."""
+    return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'

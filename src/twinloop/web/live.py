@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -143,8 +142,7 @@ class Hub:
             due_s = max(due_s + self.limits.every_s, loop.time())  # what was missed is not made up for
             await asyncio.sleep(due_s - loop.time())
             if not self._clients:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._arrived.wait(), self.limits.figures_every_s)
+                await self._arrived.wait()
 
     def _tell(self, twin: TwinLook) -> None:
         portion = self._news(twin)
@@ -187,10 +185,10 @@ class Hub:
         if self._everything is None:
             now = twin.now()
             portion: list[bytes | str] = [encode(now, np.flatnonzero(twin.table.active), _clock_ms())]
-            if self._snapshots:
-                portion.append(_snapshots_text(list(self._snapshots.values())))
-            if self._events:
-                portion.append(_events_text(self._events[-_EVENTS_AT_FIRST:]))
+            if snapshots := twin.snapshots():  # as they are now: before the first came, nobody looked
+                portion.append(_snapshots_text(list(snapshots.values())))
+            if events := twin.events():
+                portion.append(_events_text(events[-_EVENTS_AT_FIRST:]))
             if self._pipeline:
                 portion.append(self._pipeline)
             self._everything = portion
@@ -212,6 +210,7 @@ class Hub:
             self._clients.discard(client)
             if not self._clients:
                 self._arrived.clear()
+                self._pipeline, self._pipeline_due_s = "", 0.0
             self._figures.sockets.dec()
             for task in (telling, listening):
                 task.cancel()

@@ -166,8 +166,8 @@ class MqttSource:
     def connect(self) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
         """One attempt to connect and subscribe; deliveries coalesce what came in the last few ms.
 
-        The first message after a pause is delivered at once; under load a delivery waits up to 5 ms
-        since the one before, so that a thousand messages a second are not a thousand records.
+        The first message after a pause is delivered at once; under load a delivery waits up to 5 ms, and
+        where thousands come a second 20 ms, since the one before: so they are not thousands of records.
 
         Raises:
             LinkError: on entering, when the broker cannot be reached or refuses us or a topic; from the

@@ -24,6 +24,9 @@ MAX_HEARD: Final = 5_000
 """Messages in one delivery, and as many again in the client's queue; then the socket is left unread."""
 _MAX_HEARD_BYTES: Final = 4 * 1024 * 1024
 _GATHER_S: Final = 0.005
+_GATHER_BUSY_S: Final = 0.02
+_BUSY: Final = 20
+"""Messages in one delivery: then the next gathers longer, and what a record costs is shared by more."""
 _ACKS_A_TURN: Final = 256
 _STALE: Final = "not an active inbound acknowledgement"
 _CAUSE_S: Final = 1.0
@@ -81,6 +84,7 @@ class Session:
         self._cause: BaseException | None = None
         self._cause_known = asyncio.Event()
         self._delivered_s = float("-inf")
+        self._was_many = False
         self._tasks: list[asyncio.Task[Any]] = []
         client.on_disconnect = self._note_cause
 
@@ -148,13 +152,15 @@ class Session:
         await self._some.wait()
         if not self._heard:
             raise await self._lost()
-        wait_s = self._delivered_s + _GATHER_S - loop.time()
+        gather_s = _GATHER_BUSY_S if self._was_many else _GATHER_S
+        wait_s = self._delivered_s + gather_s - loop.time()
         if wait_s > 0 and not self._enough.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._enough.wait()
         self._delivered_s = loop.time()
         heard, self._heard, self._heard_bytes = self._heard, [], 0
+        self._was_many = len(heard) >= _BUSY
         if not self._ended:
             self._some.clear()
             self._enough.clear()

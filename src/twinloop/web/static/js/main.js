@@ -4,6 +4,7 @@ import { get } from "./net/api.js";
 import { Plant } from "./plant.js";
 import { match } from "./routes.js";
 import { fill, h, need } from "./ui/dom.js";
+import { chartsReady } from "./ui/chart.js";
 import { startHeader } from "./ui/header.js";
 import { errorNotice, loadingNotice } from "./ui/notice.js";
 
@@ -49,6 +50,7 @@ async function start() {
     }
   }
   plant.live?.now();
+  if (match(location.hash)?.route.charts) await chartsReady();
   show(false);
 }
 

@@ -31,6 +31,7 @@ import { qualityView } from "./views/quality.js";
  * @property {string} path parts that begin with `:` are parameters
  * @property {string} nav
  * @property {(plant: Plant) => string} link
+ * @property {boolean} [charts] it cannot be shown before charts can be drawn
  * @property {(context: Context) => View} view
  */
 
@@ -42,6 +43,7 @@ export const ROUTES = [
   { path: "/", nav: "Overview", link: () => "#/", view: overviewView },
   {
     path: "/asset/:asset",
+    charts: true,
     nav: "Asset",
     link: (plant) => `#/asset/${encodeURIComponent(plant.assets.has(lastAsset) ? lastAsset : (plant.assets.keys().next().value ?? ""))}`,
     view: (context) => {

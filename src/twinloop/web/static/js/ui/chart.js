@@ -22,7 +22,14 @@ import { axisLabels } from "../pure/time.js";
  */
 
 /** @type {any} */
-const uPlot = /** @type {any} */ (globalThis).uPlot;
+/** Set once there is a chart: the overview does not wait for the script, which comes after this one. @type {any} */
+let uPlot = null;
+
+/** Return when charts can be drawn. @returns {Promise<void>} */
+export async function chartsReady() {
+  if (/** @type {any} */ (globalThis).uPlot || document.readyState === "complete") return;
+  await new Promise((done) => document.addEventListener("DOMContentLoaded", done, { once: true }));
+}
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
 const AXIS_PX = 58;
 const CLICK_PX = 4;
@@ -50,6 +57,7 @@ export class Chart {
 
   #make() {
     const { options } = this;
+    uPlot = /** @type {any} */ (globalThis).uPlot;
     this.plot = new uPlot(
       {
         width: Math.max(200, this.host.clientWidth),

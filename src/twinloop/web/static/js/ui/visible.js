@@ -18,8 +18,12 @@ export class Sight {
     );
   }
 
-  /** @param {Element} element */
-  add(element) {
+  /**
+   * @param {Element} element
+   * @param {boolean} [assumed] whether it is taken for seen until it is known
+   */
+  add(element, assumed = false) {
+    if (assumed) this.seen.add(element);
     this.observer.observe(element);
   }
 

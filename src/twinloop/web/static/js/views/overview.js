@@ -13,6 +13,8 @@ import { EventList } from "./eventlist.js";
 import { Tile } from "./tile.js";
 
 const EVERY_MS = 250;
+/** So many tiles are filled without asking whether they can be seen, so that numbers are there with the page. */
+const AT_ONCE = 24;
 /** With no more assets than that there is room for larger tiles. */
 const FEW = 12;
 const ICONS = { good: "check", starting: "open", warn: "uncertain", bad: "bad", none: "open" };
@@ -61,7 +63,7 @@ export function overviewView({ plant }) {
     refill(groups, found.map(({ health, assets }) => group(health, assets.map((asset) => {
       const tile = known.get(asset) ?? new Tile(plant, asset);
       tiles.set(tile.element, tile);
-      sight.add(tile.element);
+      sight.add(tile.element, tiles.size <= AT_ONCE);
       return tile.element;
     }))));
     if (!found.length) {
@@ -69,13 +71,14 @@ export function overviewView({ plant }) {
       fill(groups, emptyNotice(text));
     }
   };
-  const draw = onFrame(() => {
+  const paint = () => {
     arrange();
     say(banner, verdict([...plant.assets.values()]), doubt(plant));
     figures.update();
     alarms.update();
     for (const place of sight.seen) tiles.get(place)?.update();
-  });
+  };
+  const draw = onFrame(paint);
   const often = throttled(draw, EVERY_MS);
   const offs = [
     plant.on("frame", often),
@@ -98,9 +101,8 @@ export function overviewView({ plant }) {
     isDue = true;
     draw();
   });
-  arrange();
   events.update();
-  draw();
+  paint();
   return {
     element,
     title: "Overview",
