@@ -15,7 +15,7 @@ from twinloop.batch import NO_TIME
 from twinloop.errors import ConfigError, PayloadError
 from twinloop.records import DeadReason
 from twinloop.sources.mqtt.payloads import Decoded, PayloadDecoder, PayloadOptions, Sample
-from twinloop.sources.timestamps import parse_timestamp
+from twinloop.sources.timestamps import _from_iso, _from_usual, parse_timestamp
 from twinloop.status import BAD, GOOD, UNCERTAIN, StatusCode, severity_name
 
 PLAIN = PayloadDecoder(PayloadOptions())
@@ -289,6 +289,27 @@ def test_any_moment_with_any_offset_survives(moment: datetime, minutes: int) -> 
     expected = (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000
     assert stamped(aware.isoformat()) == expected
     assert parse_timestamp(expected, "ns") == parse_timestamp(str(expected), "ns") == expected
+
+
+@given(
+    st.from_regex(
+        r"(0001|1677|19[0-9]{2}|20[0-9]{2}|2262|9999)-[01][0-9]-[0-3][0-9]"
+        r"[T ][0-2][0-9]:[0-5][0-9]:[0-6][0-9]([.,][0-9]{1,12})?(Z|[+]00:00|[+]02:00|)",
+        fullmatch=True,
+        alphabet=st.characters(codec="ascii"),
+    )
+)
+@example("2026-11-30T23:59:60Z")
+@example("1677-09-21T00:12:43.999999999Z")
+@example("2262-04-11T23:47:16.9Z")
+def test_the_quick_way_for_usual_stamps_reads_them_as_the_thorough_one_does(text: str) -> None:
+    answers: list[int | str] = []
+    for way in (_from_usual, lambda each: _from_iso(each, each)):
+        try:
+            answers.append(way(text))
+        except PayloadError as error:
+            answers.append(error.detail)
+    assert answers[0] == answers[1]
 
 
 @given(time_ns=st.integers(10**17, 2**63 - 1))

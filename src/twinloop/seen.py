@@ -69,6 +69,7 @@ class Seen:
         self._reasons = np.zeros((size, _BITS), np.int64)
         self._snapshots: dict[str, Snapshot] = {}
         self._events: deque[Event] = deque(maxlen=_EVENTS_KEPT)
+        self._told: Sequence[Event] | None = None
         self._add_samples([Outputs(-1, 0, Batch.empty().buffers())])  # compiled before anybody waits for it
 
     def hear(self, outputs: Outputs) -> None:
@@ -137,16 +138,18 @@ class Seen:
             return Counts(self._since_ns, self._severities.copy(), self._reasons.copy())
 
     def snapshots(self) -> Mapping[str, Snapshot]:
-        """The newest snapshot of each asset that has one."""
+        """The newest snapshot of each asset that has one; the same object while nothing is new."""
         self._catch_up()
         with self._lock:
-            return dict(self._snapshots)
+            return self._snapshots
 
     def events(self) -> Sequence[Event]:
-        """The newest events, oldest first."""
+        """The newest events, oldest first; the same object while nothing is new."""
         self._catch_up()
         with self._lock:
-            return list(self._events)
+            if self._told is None:
+                self._told = tuple(self._events)
+            return self._told
 
     def _catch_up(self) -> None:
         """Work off what has gathered."""
@@ -164,8 +167,8 @@ class Seen:
             for outputs in told:
                 for event in outputs.events:
                     self._add_event(event, outputs.covers)
-                for snapshot in outputs.snapshots:
-                    self._snapshots[snapshot.asset] = snapshot
+                if outputs.snapshots:  # another one: who was given the one before looks through it
+                    self._snapshots = self._snapshots | {each.asset: each for each in outputs.snapshots}
 
     def _add_samples(self, gathered: Sequence[Outputs]) -> None:
         """Rows of all outputs as one batch: columns lie one after the other, so their bytes are joined."""
@@ -179,6 +182,7 @@ class Seen:
 
     def _add_event(self, event: Event, covers: int) -> None:
         self._events.append(event)
+        self._told = None
         index = self._indices.get(event.subject) if event.kind is EventKind.STATUS else None
         if index is not None:
             self._silent[index] = stale_status(event.after, event.why)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -117,7 +117,7 @@ class Hub:
         self._clients: set[_Client] = set()
         self._before: TagsNow | None = None
         self._events: Sequence[Event] = ()
-        self._snapshots: dict[str, Snapshot] = {}
+        self._snapshots: Mapping[str, Snapshot] = {}
         self._everything: Portion | None = None
         self._pipeline = ""
         self._pipeline_due_s = 0.0
@@ -132,6 +132,7 @@ class Hub:
         """Tell news until cancelled."""
         while (twin := self._look.twin) is None:  # noqa: ASYNC110 - it is set on another thread
             await asyncio.sleep(self.limits.every_s)
+        encode(twin.now(), np.empty(0, np.int64), 0.0)  # compiled before a page waits for it
         loop = asyncio.get_running_loop()
         due_s = loop.time()
         while True:
@@ -162,10 +163,10 @@ class Hub:
             rows = np.flatnonzero(changed_rows(before, now) & twin.table.active)
             if len(rows):
                 portion.append(encode(now, rows, _clock_ms()))
-        snapshots = dict(twin.snapshots())
-        fresh = [shot for name, shot in snapshots.items() if self._snapshots.get(name) is not shot]
+        snapshots, known = twin.snapshots(), self._snapshots
         self._snapshots = snapshots
-        if fresh:
+        if snapshots is not known:
+            fresh = [shot for name, shot in snapshots.items() if known.get(name) is not shot]
             portion.append(_snapshots_text(fresh))
         events, last = twin.events(), self._events[-1] if self._events else None
         self._events = events
