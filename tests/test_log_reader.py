@@ -45,6 +45,20 @@ async def test_a_reader_in_the_midst_of_a_file_is_in_no_other_readers_way(tmp_pa
     await log.close()
 
 
+async def test_a_reader_that_took_only_some_is_given_the_rest(tmp_path: Path) -> None:
+    log = LocalLog(tmp_path)
+    for number in range(5):
+        await log.append(bytes([number]), number)
+    with LogReader(tmp_path) as reader:
+        assert [offset for offset, _ in reader.entries(-1, 2)] == [0, 1]
+        assert [offset for offset, _ in reader.entries(1)] == [2, 3, 4]
+        assert not list(reader.entries(4))
+        assert [offset for offset, _ in reader.entries(2)] == [3, 4], "and again, from anywhere"
+        await log.append(b"more", 5)
+        assert [offset for offset, _ in reader.entries(4)] == [5]
+    await log.close()
+
+
 async def test_a_file_that_took_anothers_name_is_opened_anew(tmp_path: Path) -> None:
     for name, entry in (("before", b"old"), ("after", b"new")):
         log = LocalLog(tmp_path / name)

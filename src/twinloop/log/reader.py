@@ -23,18 +23,35 @@ __all__ = ["LogReader", "read_entries"]
 _log = logging.getLogger("twinloop.log")
 
 _ALL: Final = -1
+_UNREAD: Final = (-2, -1, frozenset[str]())
 _reported: set[Path] = set()
 
 Identity = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Open:
-    """A file kept open, and what tells it from another that took its name."""
+    """A file kept open, and what tells it from another that took its name.
+
+    `last`, `version` and `names` say that it was read to its end, where its end was, of which version of the
+    file, and the names of the directory then.
+    """
 
     path: Path
     identity: Identity
     db: sqlite3.Connection
+    last: int = -2
+    version: int = -1
+    names: frozenset[str] = frozenset()
+
+    def is_read(self, after: int, names: frozenset[str]) -> bool:
+        """Whether nothing can have come after an offset since it was read to its end."""
+        return (
+            self.last == after
+            and self.names is names
+            and self.version == _version(self.db)
+            and self.identity == _identity(self.path)
+        )
 
 
 class LogReader:
@@ -61,11 +78,14 @@ class LogReader:
         Raises:
             LogError: a file cannot be read for another reason than its content.
         """
-        firsts = _first_offsets(names_in(self._directory))
+        names = names_in(self._directory)
+        if self._is_read(after, names):
+            return
+        firsts = _first_offsets(names)
         left = limit
         for at in range(max(0, bisect_right(firsts, after + 1) - 1), len(firsts)):
             following = firsts[at + 1] if at + 1 < len(firsts) else None
-            for entry in self._entries_of(firsts[at], following, after, left):
+            for entry in self._entries_of(names, firsts[at], following, after, left):
                 yield entry
                 if left is not None:
                     left -= 1
@@ -73,7 +93,7 @@ class LogReader:
                 return
 
     def _entries_of(
-        self, first: int, following: int | None, after: int, limit: int | None
+        self, names: frozenset[str], first: int, following: int | None, after: int, limit: int | None
     ) -> Iterator[tuple[int, bytes]]:
         """Entries of one file, up to the first damaged place."""
         path = offset_path(self._directory, first)
@@ -81,10 +101,13 @@ class LogReader:
         file: _Open | None = None
         try:
             file = self._taken(path)
+            version = _version(file.db)  # before what is read: what comes meanwhile makes it another
             for offset, _, data in entries_of(file.db, path, after, _ALL if limit is None else limit):
                 yield offset, data
                 reached = offset
             if following is None:
+                is_end = limit is None
+                file.last, file.version, file.names = (reached, version, names) if is_end else _UNREAD
                 self._keep(file)
                 file = None
         except FileNotFoundError:
@@ -99,6 +122,15 @@ class LogReader:
         finally:
             if file is not None:
                 file.db.close()
+
+    def _is_read(self, after: int, names: frozenset[str]) -> bool:
+        """Whether there is nothing after an offset, as far as that is quickly told."""
+        with self._lock:
+            kept = self._kept
+            try:
+                return kept is not None and kept.is_read(after, names)
+            except (OSError, sqlite3.Error):
+                return False  # who reads it is told why
 
     def _taken(self, path: Path) -> _Open:
         """The file, opened or as it was kept; nobody else has it until it is kept again.
@@ -156,6 +188,11 @@ def _first_offsets(names: frozenset[str]) -> list[int]:
 def _identity(path: Path) -> Identity:
     stat = os.stat(path)  # noqa: PTH116 - takes a tenth of the time
     return stat.st_dev, stat.st_ino
+
+
+def _version(db: sqlite3.Connection) -> int:
+    """A number that is another once somebody else has written to the file."""
+    return int(db.execute("PRAGMA data_version").fetchone()[0])
 
 
 def _report(path: Path, error: Exception, lost: int, following: int | None) -> None:
