@@ -18,7 +18,7 @@ import pyarrow as pa
 from twinloop.stores.rows import MINUTES_SCHEMA
 from twinloop.stores.store import WINDOW_SCHEMA
 
-__all__ = ["MINUTE_NS", "contested", "parts_of", "starts_of", "windows_of"]
+__all__ = ["MINUTE_NS", "contested", "part_columns", "parts_of", "starts_of", "windows_of"]
 
 MINUTE_NS: Final = 60_000_000_000
 _FIRST: Final = np.int64(-(2**63))
@@ -119,6 +119,12 @@ def contested(parts: pa.Table) -> I64:
     reach = np.maximum.accumulate(last)  # windows ascend, so those before reach into none after
     overlaps = (time[1:] == time[:-1]) & (first[1:] <= reach[:-1])
     return np.unique(time[1:][overlaps])
+
+
+def part_columns(*, uncertain_as_good: bool) -> list[str]:
+    """What `windows_of` asks of parts, by `MINUTES_SCHEMA`."""
+    names = MINUTES_SCHEMA.names
+    return [name for name in names if uncertain_as_good or not name.startswith("uncertain_")]
 
 
 def windows_of(parts: pa.Table, every_ns: int, *, uncertain_as_good: bool) -> pa.Table:

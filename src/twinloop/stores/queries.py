@@ -22,7 +22,7 @@ from twinloop.stores.ahead import newest_ahead
 from twinloop.stores.asking import ATTEMPTS, Asker
 from twinloop.stores.dead import Tally
 from twinloop.stores.latest import Latest
-from twinloop.stores.minutes import windows_of
+from twinloop.stores.minutes import part_columns, windows_of
 from twinloop.stores.paging import Told, Where, first_parts, first_told
 from twinloop.stores.quality import Grid, count_minutes, grid_of
 from twinloop.stores.reading import (
@@ -203,7 +203,8 @@ class LocalQueries:
             # A backlog takes its time, and seals and merges go on: the segments are those of this moment.
             listing = max(listing, self._asker.listed(), key=lambda each: each.covered)
             unsealed = unsealed.filter(pc.greater(unsealed["offset"], listing.covered))
-            return TagParts(listing, unsealed, index).between(low, high, every_ns)
+            columns = part_columns(uncertain_as_good=uncertain_as_good)
+            return TagParts(listing, unsealed, index, columns).between(low, high, every_ns)
 
         return windows_of(self._asker.ask(ask), every_ns, uncertain_as_good=uncertain_as_good)
 

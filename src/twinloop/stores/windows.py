@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,11 +28,13 @@ class TagParts:
         listing: the segments.
         unsealed: its samples that are in none of them, with `WINDOW_COLUMNS`, sorted by time.
         tag: its index.
+        columns: of `MINUTES_SCHEMA`, what is wanted of its parts; each that is read takes its time.
     """
 
     listing: Listing
     unsealed: pa.Table
     tag: int
+    columns: Sequence[str] = tuple(MINUTES_SCHEMA.names)
 
     def between(self, low: int, high: int, every_ns: int) -> pa.Table:
         """Parts by `MINUTES_SCHEMA` that make up the windows of [low, high), ascending, none overlapping.
@@ -39,24 +42,29 @@ class TagParts:
         Where windows are whole minutes, parts are, too; else they are the windows themselves.
         """
         if every_ns % MINUTE_NS:
-            return parts_of(self._rows(low, high), every_ns)
+            return self._parts_of(self._rows(low, high), every_ns)
         inner_low, inner_high = -(-low // MINUTE_NS) * MINUTE_NS, high // MINUTE_NS * MINUTE_NS
         if inner_low >= inner_high:
-            return parts_of(self._rows(low, high))
+            return self._parts_of(self._rows(low, high))
         before, after = self._rows(low, inner_low), self._rows(inner_high, high)
-        return pa.concat_tables([parts_of(before), self._minutes(inner_low, inner_high), parts_of(after)])
+        return pa.concat_tables(
+            [self._parts_of(before), self._minutes(inner_low, inner_high), self._parts_of(after)]
+        )
 
     def _minutes(self, low: int, high: int) -> pa.Table:
         """Whole minutes of [low, high)."""
         rolled, alone, plain = rolled_up(self.listing)
         met = meeting(self.listing, "minutes", low, high)
-        left = [self._read(each, MINUTES_SCHEMA.names, low, high) for each in met if each in alone]
-        found = [self._read(each, MINUTES_SCHEMA.names, low, high) for each in met if each in rolled]
+        left = [self._read(each, self.columns, low, high) for each in met if each in alone]
+        found = [self._read(each, self.columns, low, high) for each in met if each in rolled]
         rows = [each for each in meeting(self.listing, "samples", low, high) if each in plain]
-        found += [parts_of(self._read(each, WINDOW_COLUMNS, low, high)) for each in rows]
-        found.append(parts_of(of_tag(self.unsealed, self.tag, low, high)))
+        found += [self._parts_of(self._read(each, WINDOW_COLUMNS, low, high)) for each in rows]
+        found.append(self._parts_of(of_tag(self.unsealed, self.tag, low, high)))
         parts = self._uncontested(_ascending(pa.concat_tables(found).combine_chunks()))
         return _ascending(pa.concat_tables([*left, parts])) if left else parts
+
+    def _parts_of(self, rows: pa.Table, every_ns: int = MINUTE_NS) -> pa.Table:
+        return parts_of(rows, every_ns).select(self.columns)
 
     def _uncontested(self, parts: pa.Table) -> pa.Table:
         """Parts with those whose times overlap made anew of the samples, of which one a time counts."""
@@ -64,7 +72,7 @@ class TagParts:
         if not len(again):
             return parts
         keep = ~np.isin(parts["time"].to_numpy(), again)
-        rows_again = parts_of(self._rows(int(again[0]), int(again[-1]) + MINUTE_NS))
+        rows_again = self._parts_of(self._rows(int(again[0]), int(again[-1]) + MINUTE_NS))
         wanted = np.isin(rows_again["time"].to_numpy(), again)
         kept, read = parts.filter(pa.array(keep)), rows_again.filter(pa.array(wanted))
         return _ascending(pa.concat_tables([kept, read]))
@@ -77,8 +85,8 @@ class TagParts:
         parts = [self._read(each, WINDOW_COLUMNS, low, high) for each in met]
         return first_stored(pa.concat_tables([*parts, of_tag(self.unsealed, self.tag, low, high)]))
 
-    def _read(self, segment: Segment, columns: list[str], low: int, high: int) -> pa.Table:
-        return of_tag(read_rows(segment, columns, self.tag, low, high), self.tag, low, high)
+    def _read(self, segment: Segment, columns: Sequence[str], low: int, high: int) -> pa.Table:
+        return of_tag(read_rows(segment, list(columns), self.tag, low, high), self.tag, low, high)
 
 
 def rolled_up(listing: Listing) -> tuple[set[Segment], set[Segment], set[Segment]]:
