@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import threading
 from collections.abc import Callable
@@ -189,31 +190,35 @@ def test_merges_in_the_background_hold_up_no_write_and_are_given_up_on_closing(
     assert len(LocalQueries(tmp_path, NAMES, UNITS, lambda _after: []).range(TAG, None, None)) == 20
 
 
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes so many segments more, of a sample each, and merges none."""
+    monkeypatch.setattr(merging.Merger, "wake", lambda *_, **__: None)
+    store, made = LocalStore(tmp_path, NAMES), itertools.count()
+
+    def make_more(more: int) -> None:
+        for at in itertools.islice(made, more):
+            store.write([samples(at, (0, at, float(at)))])
+            store.seal()
+
+    return make_more
+
+
 def test_what_was_left_unmerged_is_merged_though_newer_segments_stand_behind_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make: Callable[[int], None]
 ) -> None:
     """Merges in the background lag; then there are always some small segments at the end."""
-    log = OutputLog([samples(at, (0, at, float(at))) for at in range(70)])
-    store = LocalStore(tmp_path, NAMES)
-    monkeypatch.setattr(merging.Merger, "wake", lambda *_, **__: None)
-    for entry in log.entries:
-        store.write([entry])
-        store.seal()
+    make(70)
     while chosen := merging.choose(tmp_path):
         merging.merge(tmp_path, chosen)
     assert [brief(each).level for each in list_segments(tmp_path).of("samples")] == [2, 0, 0, 0, 0, 0, 0]
 
 
-def test_what_is_far_behind_is_merged_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_far_behind_is_merged_in_one_step(tmp_path: Path, make: Callable[[int], None]) -> None:
     """Eight by eight, the same rows would be written twice."""
-    log = OutputLog([samples(at, (0, at, float(at))) for at in range(64)])
-    store = LocalStore(tmp_path, NAMES)
-    monkeypatch.setattr(merging.Merger, "wake", lambda *_, **__: None)
-    for entry in log.entries:
-        store.write([entry])
-        store.seal()
-        if entry[0] == 62:
-            assert not merging.choose(tmp_path, merging.MERGE_WIDTH), "in a flood it waits for more"
+    make(63)
+    assert not merging.choose(tmp_path, merging.MERGE_WIDTH), "in a flood it waits for more"
+    make(1)
     merging.merge(tmp_path, merging.choose(tmp_path, merging.MERGE_WIDTH))
     [merged] = list_segments(tmp_path).of("samples")
     assert brief(merged).level == 2

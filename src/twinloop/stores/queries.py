@@ -6,7 +6,6 @@ Each row is in a segment or in the output log after the last sealed offset (`ask
 from __future__ import annotations
 
 import difflib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from twinloop.errors import LogError, QueryError
-from twinloop.stores.ahead import newest_ahead
-from twinloop.stores.asking import ATTEMPTS, Asker
+from twinloop.errors import QueryError
+from twinloop.stores.asking import Asker
 from twinloop.stores.dead import Tally
-from twinloop.stores.latest import Latest
 from twinloop.stores.minutes import part_columns, windows_of
+from twinloop.stores.newest import Newest
 from twinloop.stores.paging import Told, Where, first_parts, first_told
 from twinloop.stores.quality import Grid, count_minutes, grid_of
 from twinloop.stores.reading import (
-    Unsealed,
     bounds,
     meeting,
     of_tag,
@@ -46,15 +43,6 @@ __all__ = ["LocalQueries"]
 _TEXT: Final = pa.string()
 POINT_COLUMNS: Final = ["tag", "time", "value", "offset"]
 RANGE_COLUMNS: Final = ["tag", "time", "value", "status", "reasons", "estimate", "estimate_std", "offset"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """The newest rows, of all outputs up to an offset, and what the store covered then."""
-
-    upto: int
-    covered: int
-    latest: Latest
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +87,12 @@ class LocalQueries:
         self._names = list(names)
         self._units = list(units)
         self._index = {name: index for index, name in enumerate(names) if name}
-        self._unsealed = unsealed
-        self._ahead = ahead
         shown = [at for at, name in enumerate(names) if name and (active is None or active[at])]
         self._shown = np.array(sorted(shown, key=self._names.__getitem__), np.int64)
-        self._lock = threading.Lock()
-        self._known: _Known | None = None
         self._shape: _Shape | None = None
         self._name_column, self._unit_column = pa.array(self._names, _TEXT), pa.array(self._units, _TEXT)
         self._asker = Asker(directory, unsealed)
+        self._newest = Newest(self._asker, directory, self._names, unsealed, ahead)
 
     def latest(self, tags: Sequence[str]) -> pa.Table:
         """The newest sample of each tag by its own time, by `RANGE_SCHEMA`, in the order asked for.
@@ -120,8 +105,7 @@ class LocalQueries:
         """
         known = self._index
         asked = [known[name] if name in known else self._tag(name) for name in dict.fromkeys(tags)]
-        with self._lock:
-            shape = self._shaped(self._newest().rows())
+        shape = self._shaped(self._newest.rows())
         if len(asked) == 1:  # as most alarms and scripts ask; a slice copies nothing
             at = int(shape.position[asked[0]])
             return shape.named.slice(max(at, 0), int(at >= 0))
@@ -130,13 +114,14 @@ class LocalQueries:
 
     def _shaped(self, rows: pa.Table) -> _Shape:
         """The newest rows as they are answered, made once as long as they are the same."""
-        if self._shape is None or self._shape.rows is not rows:
+        shape = self._shape  # another thread may set it meanwhile
+        if shape is None or shape.rows is not rows:
             tag = rows["tag"].to_numpy()
             position = np.full(max(len(self._names), int(tag.max(initial=-1)) + 1), -1, np.int64)
             position[tag] = np.arange(len(tag))
             known = rows.filter(pa.array(tag < len(self._names)))
-            self._shape = _Shape(rows, position, self._named(known))
-        return self._shape
+            self._shape = shape = _Shape(rows, position, self._named(known))
+        return shape
 
     def range(self, tag: str, start: int | None, end: int | None, *, most: int | None = None) -> pa.Table:
         """Every sample received of a tag in [start, end), one row each, ascending time, by `RANGE_SCHEMA`.
@@ -315,7 +300,8 @@ class LocalQueries:
 
     def close(self) -> None:
         """Let go of the memory held, and of files."""
-        self._known = self._shape = None
+        self._shape = None
+        self._newest.clear()
         self._asker.clear()
         if self._release is not None:
             self._release()
@@ -380,61 +366,7 @@ class LocalQueries:
 
     def newest(self) -> pa.Table:
         """The newest sample of every tag that ever had one, as it was received, by `SAMPLE_SCHEMA`."""
-        with self._lock:
-            return self._newest().received()
-
-    def _newest(self) -> Latest:
-        """The newest rows, brought up to date; for who holds the lock."""
-        self._known = self._followed() or self._ahead_of_store() or self._asker.ask(self._begun)
-        return self._known.latest
-
-    def _followed(self) -> _Known | None:
-        """What was known before, brought up to date; None where the log no longer leads there."""
-        known, self._known = self._known, None  # half brought up to date it is of no use
-        if known is None:
-            return None
-        unsealed = Unsealed(self._unsealed, known.upto)
-        upto = known.upto
-        try:
-            for entries in unsealed.portions():
-                known.latest.add(entries)
-                upto = entries[-1][0]
-        except LogError:
-            return None
-        covered = self._asker.listed().covered
-        whole = covered <= upto if upto == known.upto else not unsealed.has_gap
-        return _Known(upto, covered, known.latest) if whole and covered >= known.covered else None
-
-    def _begun(self, listing: Listing, beyond: Beyond) -> _Known:
-        """The newest rows of the segments and of what is not sealed."""
-        latest, upto = Latest.at(self._directory, self._names, listing, self._asker.listed), listing.covered
-        for entries in beyond.portions():
-            latest.add(entries)
-            upto = entries[-1][0]
-        return _Known(upto, listing.covered, latest)
-
-    def _ahead_of_store(self) -> _Known | None:
-        """The newest rows from what is kept while the store lags; None where nothing is, or nothing newer."""
-        if self._ahead is None:
-            return None
-        for _ in range(ATTEMPTS):
-            covered = self._asker.listed().covered
-            found = newest_ahead(self._ahead, covered)
-            if found is None:
-                return None
-            latest, upto = Latest(self._names), found[0]
-            unsealed = Unsealed(self._unsealed, upto)
-            try:
-                latest.load(found[1])
-                for entries in unsealed.portions():
-                    latest.add(entries)
-                    upto = entries[-1][0]
-            except (OSError, ValueError, pa.ArrowException, LogError):
-                continue  # a newer one took its place
-            covered = self._asker.listed().covered
-            if covered <= found[0]:
-                return _Known(upto, covered, latest)
-        return None
+        return self._newest.received()
 
     def _tag(self, name: str) -> int:
         index = self._index.get(name)
