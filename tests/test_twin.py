@@ -40,6 +40,7 @@ class Plant:
         self.table, self.twin, self.now = table, twin, 0
         self.value, self.std = np.full(n, np.nan), np.full(n, 0.2)
         self.nis, self.stale = np.ones(n), np.zeros(n, np.uint8)
+        self.severity = np.zeros(n, np.uint8)
         self.time = np.full(n, -1, np.int64)
         self.events: list[Event] = []
 
@@ -55,6 +56,11 @@ class Plant:
         assert index is not None, name
         self.stale[index] = level
 
+    def judge(self, name: str, severity: int) -> None:
+        index = self.table.index(name)
+        assert index is not None, name
+        self.severity[index] = severity
+
     def tick(self, seconds: float = 1.0, missed: int = 0) -> list[Snapshot]:
         beliefs = Beliefs(
             value=self.value.copy(),
@@ -63,6 +69,7 @@ class Plant:
             time_ns=self.time.copy(),
             nis=self.nis.copy(),
             stale=self.stale.copy(),
+            severity=self.severity.copy(),
         )
         snapshots = self.twin.tick(Tick(self.now, [SECOND], missed), beliefs, self.events)
         self.now += round(seconds * SECOND)
@@ -205,19 +212,51 @@ def test_a_sample_called_bad_is_not_followed() -> None:
     plant = start()
     plant.show(R101_temperature=85.0)
     plant.tick()
-    n = len(plant.value)
-    severity = np.array([2, 0, 0], np.uint8)
-    beliefs = Beliefs(
-        value=plant.value,
-        std=plant.std,
-        rate=np.zeros(n),
-        time_ns=plant.time,
-        nis=plant.nis,
-        stale=plant.stale,
-        severity=severity,
-    )
-    (snapshot,) = plant.twin.tick(Tick(SECOND, [SECOND]), beliefs, [])
+    plant.judge("R101.temperature", 2)
+    (snapshot,) = plant.tick()
     assert snapshot.state["temperature_k"] > 358.15, "the model warms by its own reaction"
+
+
+def everything_heard(plant: Plant) -> Snapshot:
+    plant.show(R101_temperature=85.0, R101_pressure=1.0, R101_flow_rate=1.0)
+    (snapshot,) = plant.tick()
+    return snapshot
+
+
+def test_an_asset_whose_tag_gives_nothing_but_bad_samples_is_not_in_sync() -> None:
+    plant = start()
+    everything_heard(plant)
+    plant.judge("R101.pressure", 2)
+    assert [everything_heard(plant).health for _ in range(5)] == [Health.IN_SYNC] * 5, "it may pass"
+    snapshot = everything_heard(plant)
+    assert (snapshot.health, snapshot.why) == (Health.STALE, "nothing but Bad samples from R101.pressure")
+    plant.judge("R101.pressure", 0)
+    assert [everything_heard(plant).health for _ in range(3)][-1] is Health.IN_SYNC
+
+
+def test_a_tag_that_was_bad_from_the_first_sample_on_is_not_waited_for_for_ever() -> None:
+    plant = start()
+    plant.judge("R101.flow_rate", 2)
+    for _ in range(6):
+        plant.show(R101_temperature=85.0, R101_pressure=1.0)
+        (snapshot,) = plant.tick()
+    assert (snapshot.health, snapshot.why) == (Health.STALE, "nothing but Bad samples from R101.flow_rate")
+
+
+def test_how_long_a_tag_may_be_bad_is_how_long_it_may_be_silent() -> None:
+    table = table_of(["R101"], stale_ns=2 * SECOND)
+    plant = Plant(table, Twin([reactor(table)], table))
+    everything_heard(plant)
+    plant.judge("R101.pressure", 2)
+    shown = [everything_heard(plant).health for _ in range(3)]
+    assert shown == [Health.IN_SYNC, Health.IN_SYNC, Health.STALE]
+
+
+def test_a_sample_now_and_then_that_is_not_bad_is_enough() -> None:
+    plant = start()
+    for second in range(20):
+        plant.judge("R101.pressure", 2 if second % 4 else 0)
+        assert everything_heard(plant).health is Health.IN_SYNC
 
 
 def break_pressure(plant: Plant, name: str) -> None:
@@ -357,6 +396,7 @@ def run(plant: Plant, ticks: int) -> list[list[Snapshot]]:
         second = plant.now // SECOND
         plant.show(R101_temperature=60.0 + math.sin(second), R102_temperature=85.0 + 0.1 * second)
         plant.silence("R101.temperature", int(second % 7 == 3))
+        plant.judge("R102.temperature", 2 * (second % 14 > 6))
         shown.append(plant.tick())
     return shown
 

@@ -6,7 +6,7 @@ import { assetsOf, grouped, shownTag, verdict } from "../../src/twinloop/web/sta
 import { Grid, reasonsIn } from "../../src/twinloop/web/static/js/pure/quality.js";
 import { asked, following, sensible } from "../../src/twinloop/web/static/js/pure/span.js";
 import { parseTime } from "../../src/twinloop/web/static/js/pure/time.js";
-import { columnsOf, extent, pointOf, Points, windowColumns, windowOf } from "../../src/twinloop/web/static/js/pure/trend.js";
+import { columnsOf, extent, pointOf, Points, windowColumns, windowOf, withAhead } from "../../src/twinloop/web/static/js/pure/trend.js";
 
 const point = (time, value = 1, more = {}) => ({ time, value, estimate: value, std: 0.5, severity: 0, reasons: [], ...more });
 const tag = (asset, name, index, more = {}) => ({ index, asset, name, tag: `${asset}.${name}`, unit: "bar", analogue: true, ...more });
@@ -68,6 +68,10 @@ test("the verdict is that of the worst asset, and says why", () => {
   assets[1].snapshot = { health: "DIVERGED", why: "R2.a drifts", predictions: [] };
   assert.deepEqual(verdict(assets), { level: "bad", text: "Plant and twin do not agree", detail: "1 of 2 assets in step · R2: R2.a drifts" });
   assert.equal(verdict([]).level, "none");
+  assets[1].snapshot = { health: "STALE", why: "no data from R2.a", predictions: [] };
+  assert.deepEqual(verdict(assets), { level: "warn", text: "The twin misses data", detail: "1 of 2 assets in step · R2: no data from R2.a" });
+  assets[0].snapshot = assets[1].snapshot;
+  assert.equal(verdict(assets).level, "bad", "of a plant of which nothing is known no part is well");
 });
 
 test("live samples find their place, and one heard twice is one", () => {
@@ -100,6 +104,16 @@ test("Bad values do not squash the axis; Uncertain ones are in sight", () => {
   const points = [point(0, 80), point(1, 500, { severity: 2, estimate: 81 }), point(2, 120, { severity: 1, estimate: 80 })];
   assert.deepEqual(extent(points, 0, 10), [79, 120]);
   assert.deepEqual(extent([], 0, 10), [Infinity, -Infinity]);
+});
+
+test("a prediction that was far off leaves a third of the height to what happened; the newest is in sight", () => {
+  const made = (/** @type {number} */ value) => ({ value, persistence: 80 });
+  assert.deepEqual(withAhead([76, 86], [made(40), made(84)], 0), [66, 86]);
+  assert.deepEqual(withAhead([76, 86], [made(40), made(200)], 0), [66, 200]);
+  assert.deepEqual(withAhead([80, 80], [made(40), made(80)], 4), [76, 80]);
+  assert.deepEqual(withAhead([76, 86], [{ value: NaN, persistence: NaN }], 0), [76, 86]);
+  assert.deepEqual(withAhead([Infinity, -Infinity], [made(40)], 1), [40, 80]);
+  assert.deepEqual(withAhead([76, 86], [], 0), [76, 86]);
 });
 
 test("rows of the server become points and windows; what has no value is none", () => {

@@ -65,7 +65,7 @@ class Signs:
 
     Attributes:
         waiting: tags that never had a usable sample and may still get one.
-        silent: tags without a sample for longer than their `stale`, or with none that is not late.
+        silent: tags without a sample for longer than their `stale`, or with none of any use for as long.
         lag: how far the fold is behind.
         problem: what the model could not do.
         nis: the largest running NIS of the tags that are heard; NaN when there is none.
@@ -86,6 +86,7 @@ def read_signs(
     beliefs: Beliefs,
     time_ns: int,
     *,
+    useless: npt.NDArray[np.bool_] | None = None,
     lag: str = "",
     problem: str = "",
 ) -> Signs:
@@ -96,18 +97,21 @@ def read_signs(
         names: full tag names by index.
         beliefs: all tags now.
         time_ns: now.
+        useless: tags of which nothing but Bad samples came for a while, shape (n_tags,).
         lag: how far the fold is behind, in words; see `missed_text`.
         problem: what the model could not do, in words.
     """
     silent = beliefs.stale[tags] > 0
-    waiting = ~silent & ~np.isfinite(beliefs.value[tags])
+    bad = ~silent & (False if useless is None else useless[tags])
+    waiting = ~silent & ~bad & ~np.isfinite(beliefs.value[tags])
     frozen = ~silent & (beliefs.time_ns[tags] > time_ns + AHEAD_NS)
-    nis = np.where(silent, np.nan, beliefs.nis[tags])
+    nis = np.where(silent | bad, np.nan, beliefs.nis[tags])
     known = np.isfinite(nis)
     worst = int(np.argmax(np.where(known, nis, -np.inf))) if known.any() else -1
     return Signs(
         waiting=_list(tags[waiting], names, "no usable sample yet of "),
         silent=_list(tags[silent], names, "no data from ")
+        or _list(tags[bad], names, "nothing but Bad samples from ")
         or _list(tags[frozen], names, "the clock was set back; until it catches up all data are late of "),
         lag=lag,
         problem=problem,

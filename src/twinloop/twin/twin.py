@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from twinloop.batch import NO_TIME
 from twinloop.records import Event, EventKind, Health, Prediction, Snapshot, Tick
 from twinloop.tags import TagTable
 from twinloop.twin.beliefs import Beliefs
@@ -20,6 +21,8 @@ __all__ = ["AssetSpec", "Beliefs", "Twin"]
 
 F64 = npt.NDArray[np.float64]
 STATE_VERSION: Final = 1
+BAD_CYCLES: Final = 5
+"""Bad for so many of its cycles, a tag without `stale` counts as giving nothing of use."""
 
 
 class _StateValue(msgspec.Struct):
@@ -45,6 +48,7 @@ class _Asset(msgspec.Struct):
 class _State(msgspec.Struct):
     version: int
     assets: dict[str, _Asset]
+    bad_since: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class _Now:
 
     tick: Tick
     beliefs: Beliefs
+    useless: npt.NDArray[np.bool_]
     events: list[Event]
 
 
@@ -94,6 +99,9 @@ class Twin:
         place = {spec.name: k for k, spec in enumerate(self._specs)}
         self._places = [np.array([place[spec.name] for spec in group.specs]) for group in self._groups]
         self.model_value: F64 = np.full(len(table), np.nan)
+        stale, every = table.column("stale_ns"), table.column("every_ns")
+        self._patience = np.where(stale > 0, stale, BAD_CYCLES * every)
+        self._bad_since = np.full(len(table), NO_TIME)
 
     def tick(self, tick: Tick, beliefs: Beliefs, events: list[Event]) -> list[Snapshot]:
         """Bring the assets due to the tick's time; their snapshots, in the order of the plant file.
@@ -113,11 +121,19 @@ class Twin:
             tags = group.outputs.tag[rows]
             self.model_value[tags[tags >= 0]] = outlook.now[tags >= 0]
             views |= {int(places[row]): _View(group, int(row), outlook, k) for k, row in enumerate(rows)}
-        now = _Now(tick, beliefs, events)
+        now = _Now(tick, beliefs, self._useless(tick.time, beliefs), events)
         return [self._snapshot(int(place), views.get(int(place)), now) for place in np.flatnonzero(due)]
+
+    def _useless(self, time_ns: int, beliefs: Beliefs) -> npt.NDArray[np.bool_]:
+        """Tags that were Bad at every tick for as long as one may be silent, shape (n_tags,)."""
+        bad = np.zeros(len(self._names), np.bool_) if beliefs.severity is None else beliefs.severity == 2
+        begins = bad & (self._bad_since == NO_TIME)
+        self._bad_since = np.where(bad, np.where(begins, time_ns, self._bad_since), NO_TIME)
+        return bad & (time_ns - self._bad_since >= self._patience)
 
     def clock_set(self, by_ns: int) -> None:
         """Let the host's clock, set by so much, move no model: each goes on from its last tick."""
+        self._bad_since[self._bad_since != NO_TIME] += by_ns
         for group in self._groups:
             group.time[group.ready] += by_ns
 
@@ -128,7 +144,9 @@ class Twin:
             before, after = health.health.value, Health.DIVERGED.value
             now.events.append(Event(now.tick.time, spec.name, EventKind.DIVERGED, before, after, problem))
         lag = missed_text(now.tick.missed)
-        signs = read_signs(tags, self._names, now.beliefs, now.tick.time, lag=lag, problem=problem)
+        signs = read_signs(
+            tags, self._names, now.beliefs, now.tick.time, useless=now.useless, lag=lag, problem=problem
+        )
         update(health, signs, spec.name, now.tick.time, now.events)
         nis = now.beliefs.nis[tags]
         known = np.isfinite(nis)
@@ -153,7 +171,8 @@ class Twin:
             for row, spec in enumerate(group.specs):
                 if group.ready[row]:
                     _keep(group, row, kept[spec.name])
-        return msgspec.msgpack.encode(_State(STATE_VERSION, kept))
+        bad = {self._names[k]: int(self._bad_since[k]) for k in np.flatnonzero(self._bad_since != NO_TIME)}
+        return msgspec.msgpack.encode(_State(STATE_VERSION, kept, bad))
 
     def restore(self, state: bytes) -> None:
         """Take up a state; an asset that is new, or has another model since, starts afresh.
@@ -167,6 +186,7 @@ class Twin:
             raise ValueError(f"not a state of the twin: {error}") from error
         if stored.version != STATE_VERSION:
             raise ValueError(f"a twin state of version {stored.version}; this is version {STATE_VERSION}")
+        self._bad_since = np.array([stored.bad_since.get(name, NO_TIME) for name in self._names], np.int64)
         for place, spec in enumerate(self._specs):
             if spec.name in stored.assets:
                 self._health[place] = stored.assets[spec.name].health

@@ -167,6 +167,7 @@ export function verdict(assets) {
   if (health === "IN_SYNC") return { level: "good", text: "Plant and twin agree", detail: join(of, alone ? `${alone} without a model` : "") };
   if (health === "STARTING") return { level: "starting", text: "The twin is getting to know the plant", detail: join(of, why) };
   if (health === "DIVERGED") return { level: "bad", text: "Plant and twin do not agree", detail: join(of, why) };
+  if (counts.get("STALE") === assets.length) return { level: "bad", text: "The plant gives no data of use", detail: join(of, why) };
   const text = health === "STALE" ? "The twin misses data" : "The twin lags behind the plant";
   return { level: "warn", text, detail: join(of, why) };
 }

@@ -198,6 +198,34 @@ export function extent(points, from, to) {
 }
 
 /**
+ * Low and high with predictions in sight as far as they leave a third of the height to what happened: one that was far off
+ * would make a flat line of the rest. The newest is in sight in any case.
+ *
+ * @param {[number, number]} seen
+ * @param {{value: number, persistence: number}[]} ahead ascending
+ * @param {number} least the smallest height that makes sense
+ * @returns {[number, number]}
+ */
+export function withAhead(seen, ahead, least) {
+  let [low, high] = seen;
+  const room = low <= high ? Math.max(high - low, least || 0) : Infinity;
+  const [floor, ceiling] = Number.isFinite(room) ? [low - room, high + room] : [-Infinity, Infinity];
+  const widen = (/** @type {number} */ value) => {
+    if (!Number.isFinite(value)) return;
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  };
+  for (const { value, persistence } of ahead) {
+    if (!Number.isFinite(value)) continue;
+    widen(Math.min(ceiling, Math.max(floor, value)));
+    widen(Math.min(ceiling, Math.max(floor, persistence)));
+  }
+  const last = ahead[ahead.length - 1];
+  if (last) widen(last.value);
+  return [low, high];
+}
+
+/**
  * @param {[number[], (number | null)[], (number | null)[], (number | null)[]]} out
  * @param {number} x
  * @param {number | null} a

@@ -39,7 +39,7 @@ export const HEALTH_MEANS = {
   IN_SYNC: "twin and plant agree",
   LAGGING: "the twin is behind: cycles fell out",
   STARTING: "not every tag has been heard yet",
-  STALE: "a tag is silent, so the twin runs on without it",
+  STALE: "a tag is silent or Bad, so the twin runs on without it",
   DIVERGED: "plant and twin do not agree",
 };
 

@@ -138,37 +138,73 @@ export function drawDoubtful(u, context, points) {
  */
 
 /**
- * Predictions at their due time, dashed, and persistence beside them, dotted; the newest also from now to its due time.
+ * Predictions at their due time, dashed, and persistence beside them, dotted; beyond now they are faint, as a newer one has
+ * taken their place: that leads from now to its due time.
  *
  * @param {UPlot} u
  * @param {CanvasRenderingContext2D} context
  * @param {Ahead[]} ahead ascending
- * @param {boolean} fan whether the newest one is still to come
+ * @param {number} now ms
  */
-export function drawAhead(u, context, ahead, fan) {
+export function drawAhead(u, context, ahead, now) {
   if (!ahead.length) return;
+  const { left, width } = u.bbox;
+  const edge = Math.min(left + width, Math.max(left, u.valToPos(now, "x", true)));
+  between(u, context, left, edge, () => drawMade(u, context, ahead));
+  context.globalAlpha = 0.3;
+  between(u, context, edge, left + width, () => drawMade(u, context, ahead));
+  context.globalAlpha = 1;
+  const last = ahead[ahead.length - 1];
+  if (last.due > now) drawFan(u, context, last);
+}
+
+/** @param {UPlot} u @param {CanvasRenderingContext2D} context @param {Ahead[]} ahead */
+function drawMade(u, context, ahead) {
+  const r = ratio();
+  path(u, context, ahead, (each) => each.persistence, palette().unchanged, [1.5 * r, 3 * r], 1.3 * r);
+  path(u, context, ahead, (each) => each.value, palette().model, [6 * r, 3 * r], 1.7 * r);
+}
+
+/** The newest prediction, from now to its due time. @param {UPlot} u @param {CanvasRenderingContext2D} context @param {Ahead} last */
+function drawFan(u, context, last) {
   const r = ratio();
   const colours = palette();
-  path(u, context, ahead, (each) => each.persistence, colours.unchanged, [1.5 * r, 3 * r], 1.3 * r);
-  path(u, context, ahead, (each) => each.value, colours.model, [6 * r, 3 * r], 1.7 * r);
-  if (!fan) return;
-  const last = ahead[ahead.length - 1];
   const x = u.valToPos(last.due, "x", true);
   const x0 = u.valToPos(last.time, "x", true);
   const y0 = u.valToPos(last.now, "y", true);
-  context.setLineDash([]);
-  context.lineWidth = r;
-  context.globalAlpha = 0.55;
+  const unchanged = u.valToPos(last.persistence, "y", true);
+  const predicted = u.valToPos(last.value, "y", true);
   context.strokeStyle = colours.unchanged;
-  stroke(context, x0, y0, x, u.valToPos(last.persistence, "y", true));
+  context.lineWidth = 1.3 * r;
+  context.setLineDash([1.5 * r, 3 * r]);
+  stroke(context, x0, y0, x, unchanged);
+  context.setLineDash([]);
   context.strokeStyle = colours.model;
-  stroke(context, x0, y0, x, u.valToPos(last.value, "y", true));
-  context.globalAlpha = 1;
-  ring(context, x, u.valToPos(last.persistence, "y", true), 3 * r, colours.unchanged, r);
+  context.lineWidth = 2 * r;
+  stroke(context, x0, y0, x, predicted);
+  ring(context, x, unchanged, 3 * r, colours.unchanged, r);
   context.fillStyle = colours.model;
   context.beginPath();
-  context.arc(x, u.valToPos(last.value, "y", true), 3.4 * r, 0, 2 * Math.PI);
+  context.arc(x, predicted, 3.6 * r, 0, 2 * Math.PI);
   context.fill();
+}
+
+/**
+ * Draw what lies between two places alone.
+ *
+ * @param {UPlot} u
+ * @param {CanvasRenderingContext2D} context
+ * @param {number} from canvas pixels
+ * @param {number} to
+ * @param {() => void} draw
+ */
+function between(u, context, from, to, draw) {
+  context.save();
+  context.beginPath();
+  context.rect(from, u.bbox.top, to - from, u.bbox.height);
+  context.clip();
+  draw();
+  context.restore();
 }
 
 /**

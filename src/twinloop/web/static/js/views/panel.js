@@ -4,7 +4,7 @@ import { prefs } from "../prefs.js";
 import { decimalsFor, number, percent, plain, quantity } from "../pure/format.js";
 import { valueRange, windowWords } from "../pure/scales.js";
 import { dateTime } from "../pure/time.js";
-import { columnsOf, extent, windowColumns } from "../pure/trend.js";
+import { columnsOf, extent, windowColumns, withAhead } from "../pure/trend.js";
 import { reasonNames, unitText } from "../pure/words.js";
 import { Chart } from "../ui/chart.js";
 import { drawAhead, drawDoubtful, drawEvents, drawGood, drawLimits, drawLonely, drawNow, drawShares } from "../ui/chartdraw.js";
@@ -131,12 +131,8 @@ export class Panel {
         high = Math.max(high, value);
       }
     }
-    for (const each of this.what.ahead()) {
-      if (each.due < from || each.due > to || !Number.isFinite(each.value)) continue;
-      low = Math.min(low, each.value, each.persistence);
-      high = Math.max(high, each.value, each.persistence);
-    }
-    return valueRange(low, high, this.what.tag ? 8 * (this.what.tag.noise ?? 0) : 1e-3);
+    const least = this.what.tag ? 8 * (this.what.tag.noise ?? 0) : 1e-3;
+    return valueRange(...withAhead([low, high], this.what.ahead().filter(({ due }) => due >= from && due <= to), least), least);
   }
 
   #makeChart() {
@@ -170,9 +166,7 @@ export class Panel {
       drawLonely(u, context, series.windows, series.width.ms);
     }
     if (series && !series.width) drawDoubtful(u, context, this.points);
-    const ahead = this.what.ahead();
-    const last = ahead[ahead.length - 1];
-    drawAhead(u, context, ahead, Boolean(last && last.due > this.shared.plant.now()));
+    drawAhead(u, context, this.what.ahead(), this.shared.plant.now());
   }
 
   /** Those of its own tag and of the asset as a whole. */
