@@ -11,6 +11,11 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
+// A description's words, with what stands between backticks as code.
+function prose(text) {
+  return (text ?? "").split("`").map((part, k) => (k % 2 ? element("code", {}, part) : part));
+}
+
 function resolved(schema, schemas) {
   const name = schema?.$ref?.split("/").pop();
   return name ? { title: name, ...schemas[name] } : schema ?? {};
@@ -26,7 +31,7 @@ function worded(schema) {
 }
 
 function table(head, rows) {
-  const cells = (kind, texts) => texts.map((text) => element(kind, kind === "th" ? { scope: "col" } : {}, text));
+  const cells = (kind, texts) => texts.map((text) => element(kind, kind === "th" ? { scope: "col" } : {}, ...prose(text)));
   return element(
     "div", { class: "wide" },
     element("table", {},
@@ -44,11 +49,11 @@ function answers(operation, schemas) {
   const parts = [];
   for (const [status, answer] of Object.entries(operation.responses)) {
     const kinds = Object.keys(answer.content ?? {}).join(", ");
-    parts.push(element("h4", {}, `${status} ${answer.description}`), element("p", { class: "kinds" }, kinds));
+    parts.push(element("h4", {}, `${status} `, ...prose(answer.description)), element("p", { class: "kinds" }, kinds));
     if (!status.startsWith("2")) continue;
     const json = answer.content?.["application/json"]?.schema;
     for (const shape of json ? fieldsOf(json, schemas) : []) {
-      parts.push(element("p", {}, shape.description ?? ""));
+      parts.push(element("p", {}, ...prose(shape.description)));
       const rows = Object.entries(shape.properties).map(([key, of]) => [key, worded(of), of.description ?? ""]);
       parts.push(table(["key", "value", ""], rows));
     }
@@ -75,7 +80,7 @@ function form(path, method, operation, base) {
     made.append(element("div", { class: "field" },
       element("label", { for: identity }, parameter.name + (parameter.required ? " (needed)" : "")),
       inputFor(parameter, identity),
-      element("span", { class: "about" }, parameter.description ?? parameter.schema?.description ?? "")));
+      element("span", { class: "about" }, ...prose(parameter.description ?? parameter.schema?.description))));
   }
   let body = null;
   if (operation.requestBody) {
@@ -127,7 +132,7 @@ async function ask(made, path, method, body, shown) {
 function show(described) {
   const schemas = described.components.schemas;
   const base = described.servers[0].url;
-  document.getElementById("about").textContent = described.info.description;
+  document.getElementById("about").replaceChildren(...prose(described.info.description));
   const contents = document.getElementById("contents");
   const endpoints = document.getElementById("endpoints");
   for (const [path, methods] of Object.entries(described.paths)) {
@@ -136,7 +141,7 @@ function show(described) {
       contents.append(element("li", {}, element("a", { href: `#${operation.operationId}` }, title)));
       endpoints.append(element("section", { id: operation.operationId, "aria-label": title },
         element("h2", {}, title),
-        element("p", {}, operation.description ?? operation.summary ?? ""),
+        element("p", {}, ...prose(operation.description ?? operation.summary)),
         form(path, method, operation, base),
         answers(operation, schemas)));
     }

@@ -187,7 +187,7 @@ class QualityPage {
       const link = h("a", { href: `#/asset/${encodeURIComponent(each.asset)}?tag=${encodeURIComponent(tag?.tag ?? each.tag)}` }, each.tag);
       return [link, h("span", { class: "row tight" }, statusBadge(severityOf(each.status)), reasonList(reasonsOf(each.reasons))), count(each.uncertain), count(each.bad), share(each.uncertain + each.bad, all)];
     });
-    refill(this.list, table("Tags by trouble since the start", [{ label: "Tag" }, { label: "Now" }, { label: "Uncertain", numeric: true }, { label: "Bad", numeric: true }, { label: "Not Good", numeric: true }], cells),
+    refill(this.list, table("Tags by trouble since the start", [{ label: "Tag" }, { label: "Now" }, { label: "Uncertain", numeric: true }, { label: "Bad", numeric: true }, { label: "Not Good", numeric: true }], cells, { className: "trouble" }),
       shown.length < troubled.length ? h("button", { type: "button", on: { click: () => {
         this.all = true;
         this.#showTrouble();
