@@ -11,7 +11,7 @@ from twinloop.log.dictionary import Dictionary
 from twinloop.records import DeadLetter, DeadReason
 from twinloop.stages.route import RouteStage
 from twinloop.status import UNCERTAIN, Reason
-from twinloop.tags import Resolver, Tag, TagTable
+from twinloop.tags import Refusal, Resolver, Tag, TagTable
 
 NOW = 1_800_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -66,6 +66,23 @@ def test_what_leads_nowhere_is_buried_with_its_reason_and_the_rest_goes_on(
         (DeadReason.UNKNOWN_TAG, "x/y", b"1.5"),
         (DeadReason.WRONG_UNIT, "a/t", b"3.5 bar"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("R101.temprature", "no tag R101.temprature in the plant file; did you mean R101.temperature?"),
+        ("R10l.temperature", "no tag R10l.temperature in the plant file; did you mean R101.temperature?"),
+        ("R101.speed", "no tag R101.speed in the plant file"),
+        ("R9.speed", "no tag R9.speed in the plant file"),
+        ("speed", "no tag speed in the plant file"),
+    ],
+)
+def test_a_name_that_is_none_is_told_with_the_nearest_there_is(name: str, words: str) -> None:
+    table = TagTable([Tag(name=f"R101.{tag}", asset="R101") for tag in ("temperature", "pressure")])
+    found = Resolver(table, {"field": lambda address: address}).resolve(("field", name, ""))
+    assert isinstance(found, Refusal)
+    assert (found.reason, found.detail) == (DeadReason.UNKNOWN_TAG, f"field: {name}: {words}")
 
 
 def test_the_time_is_the_source_s_when_sane_else_the_arrival_with_a_reason(

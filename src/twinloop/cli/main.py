@@ -26,8 +26,6 @@ from twinloop.cli.options import (
     add_export_options,
     add_import_options,
     add_window_options,
-    aggregates_asked_for,
-    rules_asked_for,
 )
 from twinloop.errors import ConfigError, QueryError, TwinloopError
 from twinloop.leaving import left_at_once
@@ -400,28 +398,9 @@ def _trust(options: argparse.Namespace) -> int:
 
 
 def _query(options: argparse.Namespace) -> int:
-    from twinloop.cli.query import Question, ask
-    from twinloop.config.plantfile import load
-    from twinloop.history import open_queries
-    from twinloop.present import write
+    from twinloop.cli.query import answer
 
-    config = load(options.plant, os.environ)
-    question = Question(
-        what=options.what,
-        names=tuple(options.names),
-        start=options.start,
-        end=options.end,
-        every=options.every,
-        uncertain_as_good=options.uncertain_as_good,
-        summary=options.summary,
-        settled=options.all,
-        aggregates=aggregates_asked_for(options),
-        rules=rules_asked_for(options, config),
-    )
-    queries = open_queries(config)
-    table = ask(queries, question, time.time_ns())
-    terminal = options.output is None and sys.stdout.isatty()
-    write(table, options.what, options.format, options.output or sys.stdout, terminal=terminal)
+    answer(options)
     return DONE
 
 

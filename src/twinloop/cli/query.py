@@ -1,20 +1,34 @@
-"""Questions as users write them, put to a store."""
+"""`twinloop query`: questions as users write them, put to a store, and the answer written out."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import logging
+import os
+import sys
+import time
 from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from twinloop.aggregates import Configuration
 from twinloop.aggregates.asking import ask_aggregates
+from twinloop.cli.options import aggregates_asked_for, rules_asked_for
+from twinloop.config.models import PlantConfig
+from twinloop.config.plantfile import load
 from twinloop.errors import QueryError
+from twinloop.history import open_queries
+from twinloop.present import write
 from twinloop.stores.queries import LocalQueries
-from twinloop.timetext import parse_duration, parse_time
+from twinloop.timetext import parse_duration, parse_time, time_text
+from twinloop.workplace import holder_of
 
-__all__ = ["Question", "What", "ask"]
+__all__ = ["Question", "What", "answer", "ask"]
+
+_log = logging.getLogger("twinloop.query")
 
 What = Literal["latest", "range", "window", "events", "dead", "snapshots"]
 
@@ -45,6 +59,42 @@ class Question:
     settled: bool = False
     aggregates: tuple[str, ...] = ()
     rules: Configuration | None = None
+
+
+def answer(options: argparse.Namespace) -> None:
+    """Put the question of a command line and write the answer to stdout or a file.
+
+    Raises:
+        ConfigError: the plant file cannot be used.
+        QueryError: a name is unknown, the question is not complete, or a file cannot be written.
+    """
+    config = load(options.plant, os.environ)
+    question = Question(
+        what=options.what,
+        names=tuple(options.names),
+        start=options.start,
+        end=options.end,
+        every=options.every,
+        uncertain_as_good=options.uncertain_as_good,
+        summary=options.summary,
+        settled=options.all,
+        aggregates=aggregates_asked_for(options),
+        rules=rules_asked_for(options, config),
+    )
+    table = ask(open_queries(config), question, time.time_ns())
+    terminal = options.output is None and sys.stdout.isatty()
+    write(table, options.what, options.format, options.output or sys.stdout, terminal=terminal)
+    if options.what == "latest":
+        _tell_where_nothing_runs(config, table)
+
+
+def _tell_where_nothing_runs(config: PlantConfig, table: pa.Table) -> None:
+    """Nobody finds a tag silent where no twin runs: its last sample stands there, Good for ever."""
+    newest = pc.max(table["time"]).cast(pa.int64()).as_py()
+    if newest is None or not config.data_dir.is_dir() or holder_of(config.data_dir):
+        return
+    last = time_text(newest)
+    _log.warning("no twin runs on %s: these are its last values, none newer than %s", config.data_dir, last)
 
 
 def ask(queries: LocalQueries, question: Question, now_ns: int) -> pa.Table:
