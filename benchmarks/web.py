@@ -15,10 +15,8 @@ import json
 import math
 import os
 import queue
-import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,6 +40,7 @@ from twinloop.loop.metrics import quantile
 from twinloop.present import time_text
 from twinloop.running import running
 from twinloop.web.frames import decode
+from web_browser import look
 
 ASSETS: Final = 100
 SETTLE_S: Final = 3.0
@@ -62,29 +61,6 @@ assets:
 {assets}
 web: {{port: {web}}}
 """
-CHROMIUM: Final = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-FRAMES: Final = """(seconds) => new Promise((done) => {
-  const deltas = []; let last = performance.now(); const until = last + 1000 * seconds;
-  const frame = (now) => {
-    deltas.push(now - last);
-    last = now;
-    now < until ? requestAnimationFrame(frame) : done(deltas);
-  };
-  requestAnimationFrame(frame);
-})"""
-FIRST_VALUE: Final = r"""() => {
-  const main = document.getElementById("main");
-  return Boolean(main?.checkVisibility()) && /\d[.,]\d+\s*(°C|degC)/.test(main.textContent);
-}"""
-OPENED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -354,46 +330,14 @@ def slow_pages(twin: Twin, port: int, load: Load, count: int) -> None:
 
 def browser(twin: Twin, port: int, load: Load) -> None:
     """Frames per second and time to the first value of the page in Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    try:
-        from playwright.sync_api import TimeoutError, sync_playwright  # noqa: A004 - its own
-    except ImportError:
-        chromium = None
-    if chromium is None:
-        print("browser: not measured, as playwright or Chromium is not here")
+    results: list[Told] = []
+    watching = threading.Thread(target=lambda: results.append(twin.during(load.seconds)))
+    seen = look(port, load.seconds, watching.start)
+    if seen is None:
         return
-    with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
-        made.new_page().goto("about:blank")
-        time.sleep(2 * SETTLE_S)  # a browser that has just been started is busy with itself
-        first_s = []
-        for _ in range(OPENED):  # each time with an empty cache
-            page = made.new_context().new_page()
-            time.sleep(SETTLE_S)
-            began = time.monotonic()
-            page.goto(f"http://127.0.0.1:{port}/", wait_until="commit")
-            try:
-                page.wait_for_function(FIRST_VALUE, timeout=30_000)
-            except TimeoutError:
-                print("browser: the page showed no value within 30 s")
-                made.close()
-                return
-            first_s.append(time.monotonic() - began)
-            if len(first_s) < OPENED:
-                page.close()
-        results: list[Told] = []
-        watching = threading.Thread(target=lambda: results.append(twin.during(load.seconds)))
-        watching.start()
-        deltas: list[float] = page.evaluate(FRAMES, load.seconds)
-        watching.join()
-        made.close()
-    rate = 1000 * len(deltas) / sum(deltas)
+    watching.join()
     share = 100 * results[0].cpu_s["web"] / results[0].seconds
-    print(
-        f"browser: {rate:.1f} frames/s, p99 {quantile(deltas, 0.99):.0f} ms between two, "
-        f"first value after {statistics.median(first_s):.2f} s ({min(first_s):.2f} to {max(first_s):.2f}); "
-        f"web thread {share:.2f} % of a core"
-    )
+    print(f"{seen}; web thread {share:.2f} % of a core")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

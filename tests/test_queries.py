@@ -199,7 +199,8 @@ def test_a_damaged_segment_is_left_out_and_named_once(
         store.seal()
     middle = list_segments(tmp_path).of("samples")[1].path
     content = bytearray(middle.read_bytes())
-    content[4:400] = bytes(396)  # the pages, not the footer
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[4:footer] = bytes(footer - 4)  # the pages
     middle.write_bytes(content)
     queries = LocalQueries(tmp_path, NAMES, UNITS, lambda _after: [])
     with caplog.at_level(logging.WARNING):

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -106,27 +107,43 @@ def test_a_form_that_would_mean_something_else_is_refused(tmp_path: Path, text: 
         bundled(tmp_path / "main.js")
 
 
-async def test_a_script_that_was_edited_is_served_as_it_is_now(tmp_path: Path) -> None:
-    (tmp_path / "js").mkdir()
-    (tmp_path / "js" / "main.js").write_text('import { a } from "./a.js";\nconsole.log(a);\n')
-    (tmp_path / "js" / "a.js").write_text("export const a = 1;\n")
-    files = Files(tmp_path)
+async def served(files: Files, path: str, **headers: str) -> Response:
+    asked = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": f"/{path}",
+        "headers": asked,
+        "path_params": {"path": path},
+    }
+    return await files.serve(Request(scope))
 
-    async def served() -> Response:
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/app.js",
-            "headers": [],
-            "path_params": {"path": "app.js"},
-        }
-        return await files.serve(Request(scope))
 
-    before = await served()
-    assert b"a = 1" in before.body
-    assert (await served()).headers["etag"] == before.headers["etag"]
-    (tmp_path / "js" / "a.js").write_text("export const a = 22;\n")
-    after = await served()
-    assert b"a = 22" in after.body
-    assert after.headers["etag"] != before.headers["etag"]
-    assert after.media_type == "text/javascript; charset=utf-8"
+async def test_what_the_page_names_is_served_with_a_tag_of_its_content() -> None:
+    files = Files()
+    page = await served(files, "")
+    assert page.body == (await served(files, "index.html")).body
+    for name in re.findall(r'(?:src|href)="([\w./-]+\.(?:js|css|svg))"', bytes(page.body).decode()):
+        found = await served(files, name)
+        assert found.body, name
+        again = await served(Files(), name, if_none_match=found.headers["etag"])
+        assert (again.status_code, again.body) == (304, b""), name
+
+
+async def test_scripts_and_sheets_of_the_page_are_one_file_each() -> None:
+    files = Files()
+    script, sheet = await served(files, "app.js"), await served(files, "app.css")
+    assert (script.media_type, sheet.media_type) == (
+        "text/javascript; charset=utf-8",
+        "text/css; charset=utf-8",
+    )
+    assert all(path.name.encode() in bytes(script.body) for path in modules_of(STATIC / "js" / "main.js"))
+    for name in ("style.css", "views.css", "vendor/uPlot.min.css"):
+        assert (STATIC / name).read_bytes() in bytes(sheet.body), name
+
+
+@pytest.mark.parametrize("path", ["../app.py", "js", "js/", "%2e%2e/app.py", "a" * 5000, "\0"])
+async def test_nothing_but_the_page_s_files_is_served(path: str) -> None:
+    with pytest.raises(HTTPException) as refused:
+        await served(Files(), path)
+    assert refused.value.status_code == 404

@@ -160,14 +160,19 @@ def first_stored(table: pa.Table) -> pa.Table:
 
     Of rows with one tag and time, those stored earlier stand earlier in the table.
     """
-    tag, time = table["tag"].to_numpy(), table["time"].to_numpy()
+    picked = _first_of_each(table["tag"].to_numpy(), table["time"].to_numpy())
+    return table if picked is None else table.take(pa.array(picked))
+
+
+def _first_of_each(tag: npt.NDArray[np.int32], time: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+    """The rows `first_stored` keeps, in its order; None where it keeps all as they stand."""
     if bool(np.all((tag[1:] > tag[:-1]) | ((tag[1:] == tag[:-1]) & (time[1:] > time[:-1])))):
-        return table
+        return None
     order = _by_tag_and_time(tag, time)
     tag, time = tag[order], time[order]
     new = np.ones(len(order), bool)
     new[1:] = (tag[1:] != tag[:-1]) | (time[1:] != time[:-1])
-    return table.take(pa.array(order if new.all() else order[new]))
+    return order if new.all() else order[new]
 
 
 def _by_tag_and_time(tag: npt.NDArray[np.int32], time: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -200,6 +205,9 @@ def _sample_rows(entries: Sequence[Entry], batch_of: Callable[[Outputs], Batch],
     if tag is not None:
         wanted = batch.tag == tag
         batch, offsets = batch.take(wanted), offsets[wanted]
+    picked = _first_of_each(batch.tag, batch.time)
+    if picked is not None:
+        batch, offsets = batch.take(picked), offsets[picked]
     columns = [
         batch.tag,
         batch.time,
@@ -211,8 +219,7 @@ def _sample_rows(entries: Sequence[Entry], batch_of: Callable[[Outputs], Batch],
         batch.arrival // MILLISECOND_NS,
         offsets,
     ]
-    table = pa.Table.from_arrays([pa.array(column) for column in columns], schema=SAMPLE_SCHEMA)
-    return first_stored(table)
+    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=SAMPLE_SCHEMA)
 
 
 def _finite(column: F64, dtype: type[np.floating[Any]] = np.float64) -> pa.Array:

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from twinloop.present import in_words, time_text, to_csv, to_json
 from twinloop.web.api.problems import Problem
 
-__all__ = ["DEFAULT_LIMIT", "FORMATS", "MOST", "Cursor", "Found", "Page", "Paged", "as_object"]
+__all__ = ["DEFAULT_LIMIT", "FORMATS", "MOST", "Cursor", "Found", "Page", "Paged", "Standing", "as_object"]
 
 DEFAULT_LIMIT: Final = 10_000
 MOST: Final = 100_000
@@ -63,6 +63,20 @@ class Found(NamedTuple):
     more: bool = False
 
 
+class Standing:
+    """A table that never changes: all of it is made text once a format, however often it is asked for."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        self._spelled: dict[Form, bytes] = {}
+
+    def spelled(self, form: Form) -> bytes:
+        """All of it in a format."""
+        if form not in self._spelled:
+            self._spelled[form] = _ENCODERS[form](in_words(self.table))
+        return self._spelled[form]
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """What a request wants of rows.
@@ -85,6 +99,12 @@ class Page:
         after = first + self.limit
         following = Cursor(None, after) if after < len(table) else None
         return self._answer(table.slice(first, self.limit), following, pinned)
+
+    def standing(self, standing: Standing) -> Response:
+        """A page of a table that never changes."""
+        if self.cursor is None and len(standing.table) <= self.limit:
+            return Response(standing.spelled(self.form), 200, _NO_STORE, FORMATS[self.form])
+        return self.whole(standing.table)
 
     def in_order(
         self, table: pa.Table, ranks: npt.NDArray[np.int64] | None = None, **pinned: int | None

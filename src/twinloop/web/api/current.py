@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, Final
 
@@ -18,7 +18,7 @@ from twinloop.records import Snapshot
 from twinloop.status import Reason, format_reasons, severity, severity_name
 from twinloop.tags import Tag
 from twinloop.timetext import time_text
-from twinloop.web.api.answering import Paged, as_object
+from twinloop.web.api.answering import Paged, Standing, as_object
 from twinloop.web.api.desk import AssetFilter, Desk
 from twinloop.web.look import Counts, TagsNow
 
@@ -75,6 +75,7 @@ class Current:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._tags: Standing | None = None
 
     async def index(self, request: Request) -> Response:
         """The plant, this version, and where to go on."""
@@ -92,9 +93,14 @@ class Current:
 
     def tags(self, page: Paged, asset: AssetFilter = None, search: Search = None) -> Response:
         """Tags of the plant file with their rules, by index; null where there is no such rule."""
+        if asset is None and not search:
+            if self._tags is None:
+                self._tags = Standing(_tags_table(self._desk.tags()))
+            return page.standing(self._tags)
         wanted = (search or "").lower()
-        rows = [_tag_row(index, tag) for index, tag in self._desk.tags(asset) if wanted in tag.name.lower()]
-        return page.whole(pa.Table.from_pylist(rows, _TAGS))
+        return page.whole(
+            _tags_table(each for each in self._desk.tags(asset) if wanted in each[1].name.lower())
+        )
 
     def assets(self, page: Paged) -> Response:
         """Assets as they are now: health, how many tags are Good, Uncertain and Bad, the worst of them."""
@@ -192,6 +198,10 @@ def _predictions(shot: Snapshot) -> list[Mapping[str, Any]]:
          "persistence": each.persistence}
         for each in shot.predictions
     ]  # fmt: skip
+
+
+def _tags_table(tags: Iterable[tuple[int, Tag]]) -> pa.Table:
+    return pa.Table.from_pylist([_tag_row(index, tag) for index, tag in tags], _TAGS)
 
 
 def _tag_row(index: int, tag: Tag) -> dict[str, Any]:
