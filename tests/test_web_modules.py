@@ -56,7 +56,11 @@ def test_nothing_of_the_page_comes_from_elsewhere_or_stands_inline() -> None:
 def test_the_page_asks_for_all_its_scripts_at_once() -> None:
     """Fifty requests on a busy machine are seconds."""
     page = (STATIC / "index.html").read_text(encoding="utf-8")
-    assert re.findall(r'<script[^>]* src="([^"]+)"', page) == ["app.js", "vendor/uPlot.iife.min.js"]
+    assert re.findall(r'<script[^>]* src="([^"]+)"', page) == [
+        "early.js",
+        "app.js",
+        "vendor/uPlot.iife.min.js",
+    ]
     made = set((STATIC / "js").rglob("*.js"))
     assert set(modules_of(STATIC / "js" / "main.js")) == made, "none is left that nobody imports"
 

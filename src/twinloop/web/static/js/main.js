@@ -7,8 +7,11 @@ import { fill, h, need } from "./ui/dom.js";
 import { chartsReady } from "./ui/chart.js";
 import { startHeader } from "./ui/header.js";
 import { errorNotice, loadingNotice } from "./ui/notice.js";
+import { painted } from "./ui/visible.js";
 
 const AGAIN_MS = 2000;
+/** So long the page waits for the first values, to be laid out once and not twice. */
+const FIRST_MS = 250;
 
 const plant = new Plant();
 const header = startHeader(plant);
@@ -51,7 +54,10 @@ async function start() {
   }
   plant.live?.now();
   if (match(location.hash)?.route.charts) await chartsReady();
+  await Promise.race([plant.heard(), pause(FIRST_MS)]);
   show(false);
+  await painted();
+  plant.recent();
 }
 
 /** @param {any} error */

@@ -75,6 +75,17 @@ export class Plant {
     return () => set.delete(listener);
   }
 
+  /** Resolves once there are values. @returns {Promise<void>} */
+  heard() {
+    if (!Number.isNaN(this.columns.began)) return Promise.resolve();
+    return new Promise((done) => {
+      const off = this.on("frame", () => {
+        off();
+        done();
+      });
+    });
+  }
+
   /** @param {Kind} kind @param {any} [what] */
   tell(kind, what) {
     for (const listener of this.listeners.get(kind) ?? []) listener(what);
@@ -118,11 +129,10 @@ export class Plant {
     this.held = null;
     for (const take of held) take();
     this.tell("plant");
-    this.#recent(); // values do not wait for it
   }
 
   /** What changed in the last minutes, so that a page opened just now, or cut off for a while, shows what others do. */
-  async #recent() {
+  async recent() {
     this.alarms = new Alarms();
     try {
       const { rows: events } = await rows("/events", { start: "-5m", kind: "STATUS" }, { most: 5000 });
@@ -215,7 +225,7 @@ export class Plant {
     this.hello = hello;
     this.tell("phase");
     if (before && before.run !== hello.run) this.#again(hello);
-    else if (before) this.#recent();
+    else if (before) this.recent();
   }
 
   /** Another process: its tags may be others. What it sends meanwhile waits. @param {any} hello */
@@ -223,6 +233,7 @@ export class Plant {
     this.held = [];
     try {
       await this.load();
+      this.recent();
     } catch {
       this.held = null;
       this.hello = { ...hello, run: "" }; // the next greeting has them read

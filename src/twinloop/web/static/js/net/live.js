@@ -29,6 +29,14 @@ export function waitBefore(attempt, random) {
   return base * (0.75 + 0.5 * random);
 }
 
+/** What early.js opened, once. @returns {{socket: WebSocket, heard: (ArrayBuffer | string)[]} | null} */
+function takeEarly() {
+  const page = /** @type {any} */ (globalThis);
+  const early = page.early ?? null;
+  page.early = null;
+  return early;
+}
+
 /** A connection that is kept up until `close`. */
 export class Live {
   /**
@@ -72,7 +80,8 @@ export class Live {
 
   #open() {
     this.handlers.onPhase("connecting", NaN);
-    const socket = new WebSocket(this.url);
+    const early = takeEarly();
+    const socket = early?.socket ?? new WebSocket(this.url);
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.openedAt = performance.now();
@@ -82,6 +91,8 @@ export class Live {
     };
     socket.onclose = () => this.#lost(socket);
     socket.onerror = () => socket.close();
+    for (const data of early?.heard ?? []) this.#take(data);
+    if (socket.readyState > WebSocket.OPEN) this.#lost(socket);
   }
 
   /** @param {ArrayBuffer | string} data */

@@ -1,5 +1,7 @@
 /** Which elements can be seen: only those are drawn. */
 
+const PAINTED_MS = 500;
+
 /** Watches elements come into sight and leave it. */
 export class Sight {
   /** @param {(element: Element, seen: boolean) => void} [change] */
@@ -59,6 +61,14 @@ export function onFrame(draw) {
     asked = 0;
   };
   return ask;
+}
+
+/** Resolves once what is there now has been painted, or would have been long ago: a page in the background paints nothing. */
+export function painted() {
+  return new Promise((done) => {
+    requestAnimationFrame(() => window.setTimeout(done));
+    window.setTimeout(done, PAINTED_MS);
+  });
 }
 
 /**

@@ -8,6 +8,7 @@ import { HEALTH_WORDS, SEVERITIES, reasonNames, unitText } from "../pure/words.j
 import { h, setAttr, setText } from "../ui/dom.js";
 import { healthIcon, severityIcon } from "../ui/icons.js";
 import { drawSpark } from "../ui/spark.js";
+import { painted } from "../ui/visible.js";
 
 /** @typedef {import("../pure/assets.js").Asset} Asset */
 /** @typedef {import("../plant.js").Plant} Plant */
@@ -158,6 +159,7 @@ async function past(tag) {
 function queue(ask) {
   const run = async () => {
     asking.now += 1;
+    await painted(); // what is now comes first
     await ask();
     asking.now -= 1;
     asking.waiting.shift()?.();
