@@ -98,7 +98,7 @@ def look(port: int, seconds: int, begins: Callable[[], None]) -> Seen | None:
                     page, first_s = opened(browser, asked)
                     times.append(first_s)
                     if asked == plain or len(times) < OPENED:
-                        page.close()
+                        page.context.close()
             time.sleep(SETTLE_S)  # the past it asks for belongs to its being opened
             begins()
             return Seen(taken[port], taken[plain], page.evaluate(FRAMES, seconds))

@@ -223,12 +223,23 @@ def everything_heard(plant: Plant) -> Snapshot:
     return snapshot
 
 
+def only_bad_pressure(plant: Plant, ticks: int) -> Health:
+    """All tags were heard once; from then on the pressure is Bad."""
+    if np.isnan(plant.value).any():
+        everything_heard(plant)
+        plant.judge("R101.pressure", 2)
+    plant.severity[plant.table.index("R101.pressure")] = 2
+    for _ in range(ticks):
+        plant.show(R101_temperature=85.0, R101_flow_rate=1.0)
+        (snapshot,) = plant.tick()
+    return snapshot.health
+
+
 def test_an_asset_whose_tag_gives_nothing_but_bad_samples_is_not_in_sync() -> None:
     plant = start()
-    everything_heard(plant)
-    plant.judge("R101.pressure", 2)
-    assert [everything_heard(plant).health for _ in range(5)] == [Health.IN_SYNC] * 5, "it may pass"
-    snapshot = everything_heard(plant)
+    assert only_bad_pressure(plant, ticks=5) is Health.IN_SYNC, "it may pass"
+    plant.show(R101_temperature=85.0, R101_flow_rate=1.0)
+    (snapshot,) = plant.tick()
     assert (snapshot.health, snapshot.why) == (Health.STALE, "nothing but Bad samples from R101.pressure")
     plant.judge("R101.pressure", 0)
     assert [everything_heard(plant).health for _ in range(3)][-1] is Health.IN_SYNC
@@ -246,17 +257,41 @@ def test_a_tag_that_was_bad_from_the_first_sample_on_is_not_waited_for_for_ever(
 def test_how_long_a_tag_may_be_bad_is_how_long_it_may_be_silent() -> None:
     table = table_of(["R101"], stale_ns=2 * SECOND)
     plant = Plant(table, Twin([reactor(table)], table))
-    everything_heard(plant)
-    plant.judge("R101.pressure", 2)
-    shown = [everything_heard(plant).health for _ in range(3)]
+    shown = [only_bad_pressure(plant, ticks=1) for _ in range(3)]
     assert shown == [Health.IN_SYNC, Health.IN_SYNC, Health.STALE]
 
 
 def test_a_sample_now_and_then_that_is_not_bad_is_enough() -> None:
     plant = start()
-    for second in range(20):
-        plant.judge("R101.pressure", 2 if second % 4 else 0)
-        assert everything_heard(plant).health is Health.IN_SYNC
+    everything_heard(plant)
+    plant.judge("R101.pressure", 2)
+    for second in range(40):
+        if second % 4 == 0:  # one of use came before the Bad one that is the newest at the tick
+            plant.show(R101_pressure=1.0)
+        plant.show(R101_temperature=85.0, R101_flow_rate=1.0)
+        (snapshot,) = plant.tick()
+        assert snapshot.health is Health.IN_SYNC
+
+
+@pytest.mark.parametrize("by_s", [3600, -300])
+def test_neither_time_away_nor_a_clock_that_is_set_makes_a_bad_tag_worse(by_s: int) -> None:
+    for tell in (Twin.started, Twin.clock_set):
+        plant = start()
+        only_bad_pressure(plant, ticks=3)
+        plant.now += by_s * SECOND
+        tell(plant.twin, by_s * SECOND)
+        assert only_bad_pressure(plant, ticks=2) is Health.IN_SYNC
+        assert only_bad_pressure(plant, ticks=1) is Health.STALE
+
+
+def test_a_bad_tag_is_as_bad_after_a_restart() -> None:
+    before, after = start(), start()
+    only_bad_pressure(before, ticks=4)
+    after.now = before.now
+    after.time[:], after.value[:] = before.time, before.value
+    after.twin.restore(before.twin.snapshot())
+    assert only_bad_pressure(after, ticks=1) is Health.IN_SYNC
+    assert only_bad_pressure(after, ticks=1) is Health.STALE
 
 
 def break_pressure(plant: Plant, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -118,7 +119,15 @@ def build_loop(
         history = ImportSource(place.directory, intake, watch=not only_refeed)
         sources = [] if only_refeed else sources_of(place, resolver)
         return [
-            *(Supervisor(each, append, silence_s=silence_s(config, each.name)) for each in sources),
+            *(
+                Supervisor(
+                    each,
+                    append,
+                    silence_s=silence_s(config, each.name),
+                    nearest=partial(resolver.nearest, each.name),
+                )
+                for each in sources
+            ),
             Supervisor(again, append, quiet=True),
             Supervisor(history, append, quiet=True),
         ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -33,8 +32,6 @@ SECOND_NS: Final = 1_000_000_000
 DEFAULT_REBASELINE: Final = 10
 DEFAULT_REMEMBER: Final = 4096
 DEFAULT_REWIND_NS: Final = 60 * SECOND_NS
-_LOOKED_AT: Final = 200
-"""Among so many names the nearest is looked for: a flood of unknown ones must cost little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,13 +219,6 @@ class Resolver:
     def __init__(self, table: TagTable, namers: Mapping[str, Callable[[str], str | None]]) -> None:
         self._table = table
         self._namers = namers
-        self._of_asset: dict[str, list[str]] = defaultdict(list)
-        self._assets_with: dict[str, list[str]] = defaultdict(list)
-        for name in table.indices:
-            if table.index(name) is not None:
-                asset, _, own = name.rpartition(".")
-                self._of_asset[asset].append(own)
-                self._assets_with[own].append(asset)
 
     def resolve(self, key: SeriesKey) -> Route | Refusal:
         """The tag and conversion a series leads to, or why it leads nowhere. Pure, not cached."""
@@ -238,7 +228,7 @@ class Resolver:
         index = self._table.index(name) if name else None
         tag = self._table[index] if index is not None else None
         if index is None or tag is None:
-            missing = self._missing(name) if name else "no pattern leads to a tag"
+            missing = f"no tag {name} in the plant file" if name else "no pattern leads to a tag"
             return Refusal(DeadReason.UNKNOWN_TAG, f"{source}: {address}: {missing}")
         if not tag.unit:  # nobody said what its numbers mean: they are taken as they come
             return Route(index, 1.0, 0.0)
@@ -248,13 +238,18 @@ class Resolver:
             return Refusal(DeadReason.WRONG_UNIT, f"{source}: {address}: {error}")
         return Route(index, factor, offset)
 
-    def _missing(self, name: str) -> str:
-        """That there is no such tag, and what may be meant: another one of the asset, or of another asset."""
-        asset, _, own = name.rpartition(".")
-        if asset in self._of_asset:
-            near = difflib.get_close_matches(own, self._of_asset[asset][:_LOOKED_AT], 1)
-            meant = [f"{asset}.{each}" for each in near]
+    def nearest(self, source: str, address: str) -> str:
+        """The tag that may be meant by an address which leads to none; empty where none is near.
+
+        It may take milliseconds: not for every sample. Looked for is another tag of the asset, or that tag of
+        another asset.
+        """
+        namer = self._namers.get(source)
+        asset, _, own = ((namer(address) if namer else None) or "").rpartition(".")
+        known = [name for name in self._table.indices if self._table.index(name) is not None]
+        if meant := {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == asset}:
+            near = difflib.get_close_matches(own, meant, 1)
         else:
-            near = difflib.get_close_matches(asset, self._assets_with.get(own, [])[:_LOOKED_AT], 1)
-            meant = [f"{each}.{own}" for each in near]
-        return f"no tag {name} in the plant file" + (f"; did you mean {meant[0]}?" if meant else "")
+            meant = {name.rpartition(".")[0]: name for name in known if name.rpartition(".")[2] == own}
+            near = difflib.get_close_matches(asset, meant, 1)
+        return meant[near[0]] if near else ""

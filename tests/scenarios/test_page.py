@@ -64,8 +64,12 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 
 def test_the_overview_says_first_whether_plant_and_twin_agree(demo: str, page: Page) -> None:
+    sockets: list[str] = []
+    page.on("websocket", lambda socket: sockets.append(socket.url))
     page.goto(demo)
     expect(page.locator("#connection")).to_contain_text("Live", timeout=WITHIN_MS)
+    assert len(sockets) == 1, "the one opened early is taken over"
+    assert page.evaluate("globalThis.early") is None
     expect(page.locator("#verdict-text")).to_have_text(VERDICTS, timeout=WITHIN_MS)
     expect(page.locator(".tile")).to_have_count(2)
     expect(page.locator(".tile").first).to_contain_text("°C")

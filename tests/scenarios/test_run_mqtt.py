@@ -111,11 +111,12 @@ def test_what_makes_no_sample_is_kept_with_its_bytes_and_reason(
     with running(plant) as run:
         run.says("field: connected")
         publisher.send(TEMPERATURE, b"\xff{not json")
-        publisher.send("reactor/R999/sensor/temperature", {"value": 1})
+        publisher.send("reactor/R102/sensor/temperature", {"value": 1})
         publisher.send(TEMPERATURE, {"value": 1, "unit": "bar"})
         publisher.send(TEMPERATURE, {"value": "hot"})
         publisher.send(TEMPERATURE, {"value": 20.5, "timestamp": T0.format(0)})
         assert "UNDECODABLE" in run.says("became a dead letter"), "the first of each reason is said"
+        assert "did you mean R101.temperature?" in run.says("UNKNOWN_TAG")
         dead = eventually(lambda: query(plant, "dead"), lambda rows: len(rows) == 4)
         assert [row["reason"] for row in dead] == [
             "UNDECODABLE",
@@ -123,7 +124,7 @@ def test_what_makes_no_sample_is_kept_with_its_bytes_and_reason(
             "WRONG_UNIT",
             "NOT_NUMERIC",
         ]
-        assert dead[1]["origin"] == "reactor/R999/sensor/temperature"
+        assert dead[1]["origin"] == "reactor/R102/sensor/temperature"
         eventually(lambda: query(plant, "range", "R101.temperature"), lambda rows: len(rows) == 1)
         assert run.stop(signal.SIGINT) == 0, "dead letters do not change the exit code"
 

@@ -40,21 +40,25 @@ test("without an early one a socket is opened, and an early script that comes la
   assert.equal(globalThis.early, null, "which early.js takes as: not needed");
 });
 
-test("an early one is taken over with what it heard, in order, and goes on being heard", () => {
+const settled = () => new Promise((done) => setTimeout(done));
+
+test("an early one is taken over with what it heard, in order, and goes on being heard", async () => {
   const socket = new Socket("ws://here/live");
   socket.readyState = 1;
   globalThis.early = { socket, heard: ['{"type":"hello"}', '{"type":"events"}'] };
   const { said } = listen();
+  await settled();
   assert.equal(Socket.made.length, 1, "no second one");
   socket.onmessage({ data: '{"type":"pipeline"}' });
   assert.deepEqual(said, ["connecting", "live", "hello", "events", "pipeline"]);
 });
 
-test("an early one that was lost meanwhile is tried again, and never taken twice", () => {
+test("an early one that was lost meanwhile is tried again, and never taken twice", async () => {
   const socket = new Socket("ws://here/live");
   socket.readyState = 3;
   globalThis.early = { socket, heard: [] };
   const { live, said } = listen();
+  await settled();
   assert.deepEqual(said, ["connecting", "waiting"]);
   live.now();
   assert.equal(Socket.made.length, 2);

@@ -71,7 +71,8 @@ test("the verdict is that of the worst asset, and says why", () => {
   assets[1].snapshot = { health: "STALE", why: "no data from R2.a", predictions: [] };
   assert.deepEqual(verdict(assets), { level: "warn", text: "The twin misses data", detail: "1 of 2 assets in step · R2: no data from R2.a" });
   assets[0].snapshot = assets[1].snapshot;
-  assert.equal(verdict(assets).level, "bad", "of a plant of which nothing is known no part is well");
+  assert.equal(verdict(assets).level, "warn", "one silent tag each makes no plant blind");
+  assert.equal(verdict(assets, true).level, "bad", "of a plant of which nothing is known no part is well");
 });
 
 test("live samples find their place, and one heard twice is one", () => {
@@ -108,12 +109,14 @@ test("Bad values do not squash the axis; Uncertain ones are in sight", () => {
 
 test("a prediction that was far off leaves a third of the height to what happened; the newest is in sight", () => {
   const made = (/** @type {number} */ value) => ({ value, persistence: 80 });
-  assert.deepEqual(withAhead([76, 86], [made(40), made(84)], 0), [66, 86]);
-  assert.deepEqual(withAhead([76, 86], [made(40), made(200)], 0), [66, 200]);
-  assert.deepEqual(withAhead([80, 80], [made(40), made(80)], 4), [76, 80]);
-  assert.deepEqual(withAhead([76, 86], [{ value: NaN, persistence: NaN }], 0), [76, 86]);
-  assert.deepEqual(withAhead([Infinity, -Infinity], [made(40)], 1), [40, 80]);
-  assert.deepEqual(withAhead([76, 86], [], 0), [76, 86]);
+  assert.deepEqual(withAhead([76, 86], [made(40), made(84)], made(84), 0), [66, 86]);
+  assert.deepEqual(withAhead([76, 86], [made(40), made(200)], made(200), 0), [66, 200]);
+  assert.deepEqual(withAhead([76, 86], [made(40), made(200)], null, 0), [66, 96], "one of a while ago is not the newest");
+  assert.deepEqual(withAhead([80, 80], [made(40), made(80)], null, 4), [76, 80]);
+  assert.deepEqual(withAhead([80, 80], [made(81)], null, 0), [80, 81], "a flat line leaves room");
+  assert.deepEqual(withAhead([76, 86], [{ value: NaN, persistence: NaN }], { value: NaN }, 0), [76, 86]);
+  assert.deepEqual(withAhead([Infinity, -Infinity], [made(40)], null, 1), [40, 80]);
+  assert.deepEqual(withAhead([76, 86], [], null, 0), [76, 86]);
 });
 
 test("rows of the server become points and windows; what has no value is none", () => {

@@ -195,6 +195,8 @@ class Fold:
         why = f"away since {time_text(self._time)}" if self._time else "for the first time"
         event = Event(started.time, "twin", EventKind.STARTED, why=why)
         self.validate.started(started.time)
+        if self._time:
+            self.twin.started(started.time - self._time)
         self._time = started.time  # the clock may have been set back meanwhile
         return self._outputs(offset, started.time, events=[event])
 

@@ -112,6 +112,7 @@ class Supervisor:
             for a sign of life, or connect again where it cannot; 0 never.
         backoff: waiting times.
         quiet: no link to the plant but a part of ours: its coming and going is neither logged nor recorded.
+        nearest: the tag that may be meant by an address that leads to none, or an empty text.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Supervisor:
         silence_s: float = 0.0,
         backoff: Backoff | None = None,
         quiet: bool = False,
+        nearest: Callable[[str], str] | None = None,
     ) -> None:
         self._source = source
         self._append = append
@@ -135,6 +137,7 @@ class Supervisor:
         self._short = 0  # connections in a row that did not hold
         self._idle = False  # silence was said to be the plant's own
         self.quiet = quiet
+        self._nearest = nearest
         self.figures = LinkFigures()
 
     @property
@@ -281,12 +284,19 @@ class Supervisor:
             if letter.reason not in self._said:
                 self._said.add(letter.reason)
                 _log.warning(
-                    "%s: %s became a dead letter, %s: %s (`twinloop query PLANT dead` shows all there are)",
+                    "%s: %s became a dead letter, %s: %s%s (`twinloop query PLANT dead` shows all there are)",
                     self.name,
                     readable(letter.origin),
                     letter.reason,
                     readable(letter.detail),
+                    self._hint(letter),
                 )
+
+    def _hint(self, letter: DeadLetter) -> str:
+        if letter.reason != DeadReason.UNKNOWN_TAG or self._nearest is None:
+            return ""
+        near = self._nearest(letter.origin)
+        return f"; did you mean {near}?" if near else ""
 
     async def drained(self) -> None:
         """Return when everything taken is durable and acknowledged."""

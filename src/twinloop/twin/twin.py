@@ -45,10 +45,17 @@ class _Asset(msgspec.Struct):
     states: dict[str, _StateValue] = {}
 
 
+class _BadTag(msgspec.Struct):
+    """A tag that gives nothing but Bad samples: since when, and the time of the last sample of use before."""
+
+    since: int
+    used: int
+
+
 class _State(msgspec.Struct):
     version: int
     assets: dict[str, _Asset]
-    bad_since: dict[str, int] = {}
+    bad: dict[str, _BadTag] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,7 @@ class Twin:
         stale, every = table.column("stale_ns"), table.column("every_ns")
         self._patience = np.where(stale > 0, stale, BAD_CYCLES * every)
         self._bad_since = np.full(len(table), NO_TIME)
+        self._bad_used = np.full(len(table), NO_TIME)
 
     def tick(self, tick: Tick, beliefs: Beliefs, events: list[Event]) -> list[Snapshot]:
         """Bring the assets due to the tick's time; their snapshots, in the order of the plant file.
@@ -125,15 +133,20 @@ class Twin:
         return [self._snapshot(int(place), views.get(int(place)), now) for place in np.flatnonzero(due)]
 
     def _useless(self, time_ns: int, beliefs: Beliefs) -> npt.NDArray[np.bool_]:
-        """Tags that were Bad at every tick for as long as one may be silent, shape (n_tags,)."""
+        """Tags of which nothing but Bad samples came for as long as one may be silent, shape (n_tags,)."""
         bad = np.zeros(len(self._names), np.bool_) if beliefs.severity is None else beliefs.severity == 2
-        begins = bad & (self._bad_since == NO_TIME)
+        begins = bad & ((self._bad_since == NO_TIME) | (self._bad_used != beliefs.time_ns))
         self._bad_since = np.where(bad, np.where(begins, time_ns, self._bad_since), NO_TIME)
+        self._bad_used = np.where(bad, beliefs.time_ns, NO_TIME)
         return bad & (time_ns - self._bad_since >= self._patience)
+
+    def started(self, away_ns: int) -> None:
+        """Let the time the twin was away make no tag worse: it was not there to hear."""
+        self._bad_since[self._bad_since != NO_TIME] += away_ns
 
     def clock_set(self, by_ns: int) -> None:
         """Let the host's clock, set by so much, move no model: each goes on from its last tick."""
-        self._bad_since[self._bad_since != NO_TIME] += by_ns
+        self.started(by_ns)
         for group in self._groups:
             group.time[group.ready] += by_ns
 
@@ -171,7 +184,10 @@ class Twin:
             for row, spec in enumerate(group.specs):
                 if group.ready[row]:
                     _keep(group, row, kept[spec.name])
-        bad = {self._names[k]: int(self._bad_since[k]) for k in np.flatnonzero(self._bad_since != NO_TIME)}
+        bad = {
+            self._names[k]: _BadTag(int(self._bad_since[k]), int(self._bad_used[k]))
+            for k in np.flatnonzero(self._bad_since != NO_TIME)
+        }
         return msgspec.msgpack.encode(_State(STATE_VERSION, kept, bad))
 
     def restore(self, state: bytes) -> None:
@@ -186,7 +202,10 @@ class Twin:
             raise ValueError(f"not a state of the twin: {error}") from error
         if stored.version != STATE_VERSION:
             raise ValueError(f"a twin state of version {stored.version}; this is version {STATE_VERSION}")
-        self._bad_since = np.array([stored.bad_since.get(name, NO_TIME) for name in self._names], np.int64)
+        never = _BadTag(NO_TIME, NO_TIME)
+        bad = [stored.bad.get(name, never) for name in self._names]
+        self._bad_since = np.array([each.since for each in bad], np.int64)
+        self._bad_used = np.array([each.used for each in bad], np.int64)
         for place, spec in enumerate(self._specs):
             if spec.name in stored.assets:
                 self._health[place] = stored.assets[spec.name].health

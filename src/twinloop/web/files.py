@@ -47,7 +47,9 @@ class _File:
 
 
 class Files:
-    """Files of a folder, as they are now; a browser asks each time and is told that nothing changed.
+    """Files of a folder, as they are when this is made: one edited later is served by the next start.
+
+    A browser asks each time and is told that nothing changed.
 
     Args:
         folder: the folder.

@@ -37,6 +37,8 @@ export class Plant {
     this.assets = new Map();
     this.columns = new Columns(0);
     this.alarms = new Alarms();
+    /** How often what changed was asked for. */
+    this.turn = 0;
     /** @type {Event[]} */
     this.events = [];
     /** @type {any} */
@@ -133,28 +135,35 @@ export class Plant {
 
   /** What changed in the last minutes, so that a page opened just now, or cut off for a while, shows what others do. */
   async recent() {
-    this.alarms = new Alarms();
+    const turn = (this.turn += 1);
+    const alarms = new Alarms();
     try {
       const { rows: events } = await rows("/events", { start: "-5m", kind: "STATUS" }, { most: 5000 });
-      for (const event of events) this.#judge(event);
+      for (const event of events) this.#judge(alarms, event);
     } catch {
       // The list then begins with what is heard from now on.
     }
-    if (Number.isNaN(this.columns.began)) return;
+    if (turn !== this.turn) return; // asked anew meanwhile
+    if (!Number.isNaN(this.columns.began)) this.#standing(alarms);
+    this.alarms = alarms;
+  }
+
+  /** What is now has the last word. @param {Alarms} alarms */
+  #standing(alarms) {
     const names = this.hello?.reasons ?? {};
     for (const { index } of this.tags) {
       const { status, reasons, arrival } = this.columns;
       const severity = status[index] >>> 30;
       const since = severity ? NaN : arrival[index];
-      this.alarms.change(index, severity, reasonNames(reasons[index], names), since);
+      alarms.change(index, severity, reasonNames(reasons[index], names), since);
     }
   }
 
-  /** @param {Event} event */
-  #judge(event) {
+  /** @param {Alarms} alarms @param {Event} event */
+  #judge(alarms, event) {
     const tag = this.byName.get(event.subject);
     if (event.kind !== "STATUS" || !tag) return;
-    this.alarms.change(tag.index, severityOf(event.after), reasonsOf(event.why), parseTime(event.time));
+    alarms.change(tag.index, severityOf(event.after), reasonsOf(event.why), parseTime(event.time));
   }
 
   /** @param {string} url of the socket */

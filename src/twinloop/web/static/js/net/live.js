@@ -91,8 +91,9 @@ export class Live {
     };
     socket.onclose = () => this.#lost(socket);
     socket.onerror = () => socket.close();
-    for (const data of early?.heard ?? []) this.#take(data);
-    if (socket.readyState > WebSocket.OPEN) this.#lost(socket);
+    // Before anything newer, and each by itself: one that cannot be read stops no other.
+    for (const data of early?.heard ?? []) queueMicrotask(() => this.socket === socket && this.#take(data));
+    if (socket.readyState > WebSocket.OPEN) queueMicrotask(() => this.#lost(socket));
   }
 
   /** @param {ArrayBuffer | string} data */

@@ -147,9 +147,10 @@ export function predictionOf(snapshot, output) {
  * The verdict over a plant: whether twin and plant agree, in one line.
  *
  * @param {Asset[]} assets
+ * @param {boolean} [blind] whether no tag at all gives values of use
  * @returns {{level: "good" | "starting" | "warn" | "bad" | "none", text: string, detail: string}}
  */
-export function verdict(assets) {
+export function verdict(assets, blind = false) {
   if (!assets.length) return { level: "none", text: "No assets in the plant file", detail: "" };
   const counts = new Map(HEALTH_ORDER.map((health) => [health, 0]));
   let worst = assets[0];
@@ -167,7 +168,7 @@ export function verdict(assets) {
   if (health === "IN_SYNC") return { level: "good", text: "Plant and twin agree", detail: join(of, alone ? `${alone} without a model` : "") };
   if (health === "STARTING") return { level: "starting", text: "The twin is getting to know the plant", detail: join(of, why) };
   if (health === "DIVERGED") return { level: "bad", text: "Plant and twin do not agree", detail: join(of, why) };
-  if (counts.get("STALE") === assets.length) return { level: "bad", text: "The plant gives no data of use", detail: join(of, why) };
+  if (blind && health === "STALE") return { level: "bad", text: "The plant gives no data of use", detail: join(of, why) };
   const text = health === "STALE" ? "The twin misses data" : "The twin lags behind the plant";
   return { level: "warn", text, detail: join(of, why) };
 }

@@ -55,6 +55,11 @@ export class Columns {
     }
   }
 
+  /** Whether a tag gives values that are not Bad. @param {number} index */
+  isOfUse(index) {
+    return Number.isFinite(this.time[index]) && this.status[index] >>> 30 < 2;
+  }
+
   /**
    * Samples a second of a tag since the page began to listen; NaN before anything can be said.
    *

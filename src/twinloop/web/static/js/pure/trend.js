@@ -16,6 +16,8 @@ import { reasonsOf, severityOf } from "./words.js";
 
 /** Times closer than this are one sample's: a float64 of ms holds no single nanosecond. */
 const SAME_MS = 0.002;
+/** The height a flat line leaves to predictions where nobody said what is noise, as a share of its value. */
+const FLAT = 0.02;
 
 /**
  * A row of /range as a point.
@@ -202,13 +204,14 @@ export function extent(points, from, to) {
  * would make a flat line of the rest. The newest is in sight in any case.
  *
  * @param {[number, number]} seen
- * @param {{value: number, persistence: number}[]} ahead ascending
+ * @param {{value: number, persistence: number}[]} ahead
+ * @param {{value: number} | null} newest where it is in the span
  * @param {number} least the smallest height that makes sense
  * @returns {[number, number]}
  */
-export function withAhead(seen, ahead, least) {
+export function withAhead(seen, ahead, newest, least) {
   let [low, high] = seen;
-  const room = low <= high ? Math.max(high - low, least || 0) : Infinity;
+  const room = low <= high ? Math.max(high - low, least || FLAT * Math.max(Math.abs(low), Math.abs(high))) : Infinity;
   const [floor, ceiling] = Number.isFinite(room) ? [low - room, high + room] : [-Infinity, Infinity];
   const widen = (/** @type {number} */ value) => {
     if (!Number.isFinite(value)) return;
@@ -220,8 +223,7 @@ export function withAhead(seen, ahead, least) {
     widen(Math.min(ceiling, Math.max(floor, value)));
     widen(Math.min(ceiling, Math.max(floor, persistence)));
   }
-  const last = ahead[ahead.length - 1];
-  if (last) widen(last.value);
+  if (newest) widen(newest.value);
   return [low, high];
 }
 

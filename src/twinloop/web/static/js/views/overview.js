@@ -73,7 +73,7 @@ export function overviewView({ plant }) {
   };
   const paint = () => {
     arrange();
-    say(banner, verdict([...plant.assets.values()]), doubt(plant));
+    say(banner, verdict([...plant.assets.values()], !plant.tags.some(({ index }) => plant.columns.isOfUse(index))), doubt(plant));
     figures.update();
     alarms.update();
     for (const place of sight.seen) tiles.get(place)?.update();

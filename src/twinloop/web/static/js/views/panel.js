@@ -132,7 +132,10 @@ export class Panel {
       }
     }
     const least = this.what.tag ? 8 * (this.what.tag.noise ?? 0) : 1e-3;
-    return valueRange(...withAhead([low, high], this.what.ahead().filter(({ due }) => due >= from && due <= to), least), least);
+    const ahead = this.what.ahead();
+    const newest = ahead[ahead.length - 1];
+    const within = ahead.filter(({ due }) => due >= from && due <= to);
+    return valueRange(...withAhead([low, high], within, newest === within[within.length - 1] ? newest ?? null : null, least), least);
   }
 
   #makeChart() {

@@ -17,8 +17,8 @@ import { painted } from "../ui/visible.js";
 const MOST_SAMPLES = 600;
 
 /** Questions for the past of sparklines, a few at a time. */
-/** @type {{now: number, most: number, waiting: (() => void)[]}} */
-const asking = { now: 0, most: 3, waiting: [] };
+/** @type {{now: number, most: number, waiting: (() => void)[], begins: Promise<unknown> | null}} */
+const asking = { now: 0, most: 3, waiting: [], begins: null };
 
 /** A tile; it is only as full as its place in sight asks for. */
 export class Tile {
@@ -159,10 +159,14 @@ async function past(tag) {
 function queue(ask) {
   const run = async () => {
     asking.now += 1;
-    await painted(); // what is now comes first
-    await ask();
-    asking.now -= 1;
-    asking.waiting.shift()?.();
+    asking.begins ??= painted(); // what is now comes first
+    try {
+      await asking.begins;
+      await ask();
+    } finally {
+      asking.now -= 1;
+      asking.waiting.shift()?.();
+    }
   };
   if (asking.now < asking.most) run();
   else asking.waiting.push(run);
