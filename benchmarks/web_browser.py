@@ -17,15 +17,6 @@ from twinloop.loop.metrics import quantile
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM: Final = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 FRAMES: Final = """(seconds) => new Promise((done) => {
   const deltas = []; let last = performance.now(); const until = last + 1000 * seconds;
   const frame = (now) => {
@@ -82,13 +73,15 @@ def look(port: int, seconds: int, begins: Callable[[], None]) -> Seen | None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     try:
         from playwright.sync_api import TimeoutError, sync_playwright  # noqa: A004 - its own
+
+        from support.browser import FLAGS
     except ImportError:
         chromium = None
     if chromium is None:
         print("browser: not measured, as playwright or Chromium is not here")
         return None
     with one_line() as plain, sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
+        browser = play.chromium.launch(executable_path=chromium, args=list(FLAGS))
         browser.new_page().goto("about:blank")
         time.sleep(2 * SETTLE_S)  # a browser that has just been started is busy with itself
         taken: dict[int, list[float]] = {plain: [], port: []}

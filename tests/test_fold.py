@@ -335,3 +335,10 @@ def test_a_restart_after_the_host_s_clock_was_set_back_goes_by_the_new_one() -> 
     assert again.step(2, Started(START)).time == START
     assert again.step(3, tick(1)).time == START + SECOND
     assert not again.validate.stale.any()
+
+
+def test_a_start_an_age_after_the_last_record_stops_no_fold() -> None:
+    """As a damaged record may hold; the time away is more than an int64."""
+    fold = new_fold()
+    for offset, time in enumerate((-(2**63) + 1, 2**63 - 1)):
+        assert fold.step(offset, Started(time)).time == time

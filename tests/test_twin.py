@@ -275,11 +275,15 @@ def test_a_sample_now_and_then_that_is_not_bad_is_enough() -> None:
 
 @pytest.mark.parametrize("by_s", [3600, -300])
 def test_neither_time_away_nor_a_clock_that_is_set_makes_a_bad_tag_worse(by_s: int) -> None:
-    for tell in (Twin.started, Twin.clock_set):
+    for is_away in (True, False):
         plant = start()
         only_bad_pressure(plant, ticks=3)
+        left = plant.now
         plant.now += by_s * SECOND
-        tell(plant.twin, by_s * SECOND)
+        if is_away:
+            plant.twin.started(left, plant.now)
+        else:
+            plant.twin.clock_set(by_s * SECOND)
         assert only_bad_pressure(plant, ticks=2) is Health.IN_SYNC
         assert only_bad_pressure(plant, ticks=1) is Health.STALE
 

@@ -11,9 +11,9 @@ from playwright.sync_api import Browser, sync_playwright
 
 from support.services import missing
 
-__all__ = ["browser"]
+__all__ = ["FLAGS", "browser"]
 
-_FLAGS: Final = (
+FLAGS: Final = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
     if path is None:
         missing("chromium", "install it (apt install chromium)")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=list(_FLAGS))
+        running = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         try:
             yield running
         finally:

@@ -196,7 +196,7 @@ class Fold:
         event = Event(started.time, "twin", EventKind.STARTED, why=why)
         self.validate.started(started.time)
         if self._time:
-            self.twin.started(started.time - self._time)
+            self.twin.started(self._time, started.time)
         self._time = started.time  # the clock may have been set back meanwhile
         return self._outputs(offset, started.time, events=[event])
 

@@ -140,13 +140,14 @@ class Twin:
         self._bad_used = np.where(bad, beliefs.time_ns, NO_TIME)
         return bad & (time_ns - self._bad_since >= self._patience)
 
-    def started(self, away_ns: int) -> None:
-        """Let the time the twin was away make no tag worse: it was not there to hear."""
-        self._bad_since[self._bad_since != NO_TIME] += away_ns
+    def started(self, left_ns: int, time_ns: int) -> None:
+        """Let the time from `left_ns` to `time_ns` make no tag worse: the twin was not there to hear."""
+        bad = self._bad_since != NO_TIME
+        self._bad_since[bad] = time_ns - (left_ns - self._bad_since[bad])
 
     def clock_set(self, by_ns: int) -> None:
         """Let the host's clock, set by so much, move no model: each goes on from its last tick."""
-        self.started(by_ns)
+        self._bad_since[self._bad_since != NO_TIME] += by_ns
         for group in self._groups:
             group.time[group.ready] += by_ns
 
